@@ -1,0 +1,86 @@
+"""`ScanResult`: a finished scan's folder, opened; needs no model and no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from interp.batch.files import read_json
+from interp.batch.table import read_table
+from interp.errors import OptionError, OutputError
+
+MANIFEST = "manifest.json"
+REPORT = "report.html"
+PARTS = "parts"
+
+
+class HeadValue(NamedTuple):
+    """One head and its mean of a statistic."""
+
+    layer: int
+    head: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScanResult:
+    """A finished scan.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what was measured, on what, with what.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per (layer, head, statistic): value (the mean), std, count, min, max and the quantiles q05 to q95."""
+        return read_table(self.folder).rename(columns={"mean": "value"})
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of what was measured."""
+        return tuple(self.frame["statistic"].unique())
+
+    @property
+    def report(self) -> Path:
+        """The self-contained page about this scan."""
+        return self.folder / REPORT
+
+    def top(self, statistic: str, k: int = 10) -> list[HeadValue]:
+        """The k heads with the largest mean of a statistic, largest first, ties to the lower layer and head.
+
+        Raises:
+            OptionError: the scan did not measure it.
+        """
+        if statistic not in self.statistics:
+            raise OptionError(f"this scan has no statistic {statistic!r}; it has: {', '.join(self.statistics)}")
+        rows = self.frame[(self.frame["statistic"] == statistic) & self.frame["value"].notna()]
+        rows = rows.sort_values(["value", "layer", "head"], ascending=[False, True, True]).head(k)
+        return [HeadValue(int(r.layer), int(r.head), float(r.value)) for r in rows.itertuples()]
+
+
+def open_scan(folder: str | Path) -> ScanResult:
+    """Open the folder of a finished scan.
+
+    Raises:
+        OutputError: there is none.
+        CorruptFileError: its manifest is damaged.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not path.exists():
+        begun = (folder / PARTS).is_dir()
+        hint = (
+            "the scan in it is not finished: run the same `interp scan` again"
+            if begun
+            else "scan into it first: `interp scan ... --out`"
+        )
+        raise OutputError(f"{folder} holds no finished scan ({MANIFEST} is missing); {hint}")
+    return ScanResult(folder=folder, manifest=read_json(path))

@@ -1,0 +1,135 @@
+"""Between statistics and kernels: what the needs of the statistics mean for a kernel call, and the statistics' values from its results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from interp.capture.call import AttentionCall
+from interp.stats.declaration import Statistic
+from interp.stats.labels import TokenLabels
+from interp.stats.needs import Needs
+from interp.stats.rows import Rows
+from interp_kernels import Attended, Collect, columns, visible_count, visible_rows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measurement:
+    """A set of statistics on one pair of token axes (queries x keys), ready for the kernels.
+
+    Attributes:
+        statistics: what is wanted.
+        queries: labels of the query axis.
+        keys: labels of the key axis.
+    """
+
+    statistics: tuple[Statistic, ...]
+    queries: TokenLabels
+    keys: TokenLabels
+
+    @property
+    def needs(self) -> Needs:
+        """The joint needs of all statistics."""
+        return reduce(Needs.__or__, (s.needs for s in self.statistics), Needs())
+
+    def collect(self) -> Collect:
+        """The joint needs in the kernel's words."""
+        needs = self.needs
+        flags = {name: True for name in needs.kernel}
+        sets = sorted(needs.sets)
+        labels = {
+            "duplicate": (self.queries.ids, self.keys.ids),
+            "induction": (self.queries.ids, self.keys.previous_ids()),
+        }
+        matches = [labels[name] for name in sorted(needs.matches)]
+        return Collect(
+            **flags,
+            key_sets=torch.stack([self.keys.sets[name] for name in sets], dim=1) if sets else None,
+            rest=self.keys.sets["first_token"] if needs.rest else None,
+            match=(torch.stack([m[0] for m in matches], dim=1), torch.stack([m[1] for m in matches], dim=1))
+            if matches
+            else None,
+            windows=tuple(sorted(needs.windows)),
+            offsets=tuple(sorted(needs.offsets)),
+        )
+
+    def values(self, call: AttentionCall, attended: Attended, shared: MaskCounts) -> dict[str, Tensor]:
+        """Every statistic's values on one layer: float32 [B, H, Nq], [B, H, Nk] or [B, H], NaN at padding."""
+        needs = self.needs
+        received = None
+        if needs.received:
+            swept = columns(
+                call.q,
+                call.k,
+                attended.lse,
+                mask=call.mask,
+                scale=call.scale,
+                softcap=call.softcap,
+                edit=call.edit,
+                rows=self.queries.real[:, None],
+            )
+            received = swept.stats["received"][:, :, 0]
+        rows = Rows(
+            lse=attended.lse,
+            out=attended.out,
+            values=call.v,
+            visible=shared.visible,
+            measured=attended.stats,
+            sets=tuple(sorted(needs.sets)),
+            windows=tuple(sorted(needs.windows)),
+            offsets=tuple(sorted(needs.offsets)),
+            matches=tuple(sorted(needs.matches)),
+            keys=self.keys,
+            queries=self.queries,
+            received=received,
+            received_rows=shared.received_rows if needs.received else None,
+        )
+        present = [s for s in self.statistics if not (s.optional and "sink_logit_mass" not in attended.stats)]
+        real = {"query": self.queries.real[:, None], "key": self.keys.real[:, None]}
+        return {
+            s.name: s.derive(rows).float()
+            if s.axis == "prompt"
+            else torch.where(real[s.axis], s.derive(rows).float(), torch.nan)
+            for s in present
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskCounts:
+    """Counts that depend on the mask alone and so are shared by all layers that got the same mask.
+
+    Attributes:
+        visible: visible keys of each row, int64 [B or 1, H or 1, Nq].
+        received_rows: rows that see each key, padding rows left out, int64 [B or 1, H or 1, Nk]; None if not needed.
+    """
+
+    visible: Tensor
+    received_rows: Tensor | None
+
+    @staticmethod
+    def of(call: AttentionCall, queries: TokenLabels, *, received: bool) -> MaskCounts:
+        """Count for one call."""
+        q, k, mask = call.q, call.k, call.mask.to(call.q.device)
+        sizes = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+        return MaskCounts(
+            visible=visible_count(mask, *sizes, q.device),
+            received_rows=visible_rows(mask, queries.real[:, None], *sizes, q.device)[:, :, 0] if received else None,
+        )
+
+
+def wanted(statistics: Sequence[Statistic], *, tokens: bool, equal_axes: bool) -> tuple[Statistic, ...]:
+    """The statistics that make sense on a pair of axes.
+
+    Without tokens (images, audio) those by token identity are left out; across two axes (cross-attention) those by distance are, too.
+    """
+
+    def fits(needs: Needs) -> bool:
+        by_identity = bool(needs.matches or (needs.sets & {"special", "punctuation"}))
+        by_distance = bool(needs.matches or needs.offsets or needs.windows or "distance" in needs.kernel)
+        return (tokens or not by_identity) and (equal_axes or not by_distance)
+
+    return tuple(s for s in statistics if fits(s.needs))

@@ -1,0 +1,70 @@
+"""Reading the values of options that the commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+from interp.errors import OptionError
+
+if TYPE_CHECKING:
+    from interp.models.hooked import HookedModel
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def number_list(text: str | None, option: str) -> list[int] | None:
+    """Numbers and ranges, both ends included: "0-2,5" is [0, 1, 2, 5].
+
+    Raises:
+        OptionError: it is not such a list.
+    """
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for piece in text.split(","):
+        first, dash, last = piece.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise OptionError(f"{option} must be numbers and ranges such as 0-11,20; got {text!r}")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
+
+
+def word_list(text: str | None) -> list[str] | None:
+    """Words that commas separate."""
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: str,
+    device: str,
+    backend: str,
+    threads: int | None,
+    revision: str | None = None,
+    offline: bool = False,
+) -> HookedModel:
+    """Load a model with the settings of the command line.
+
+    Raises:
+        OptionError: an impossible value.
+        InterpError: as `interp.load`.
+    """
+    if dtype not in DTYPES:
+        raise OptionError(f"--dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if threads is not None and threads < 1:
+        raise OptionError(f"--threads must be at least 1; got {threads}")
+    import torch
+    from interp_kernels.dispatch import BackendChoice
+
+    from interp.models.load import load
+
+    chosen = next((b for b in get_args(BackendChoice) if b == backend), None)
+    if chosen is None:
+        raise OptionError(f"--backend must be one of {', '.join(get_args(BackendChoice))}; got {backend!r}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    model = load(name, dtype=dtypes[dtype], device=device, revision=revision, offline=offline)
+    model.backend = chosen
+    return model

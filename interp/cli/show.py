@@ -1,0 +1,82 @@
+"""`interp show`: the table of a finished scan in the terminal; needs no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.cli.console import print_json, print_table
+from interp.cli.summary import print_summary
+
+STRONGEST = 3
+"""Cells listed for each pictured map."""
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished scan.")],
+    statistic: Annotated[
+        str | None, typer.Option("--statistic", "-s", help="Rank the heads by this statistic alone.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many heads.")] = 10,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="List the strongest cells of the pictured maps, with their tokens.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON lines.")] = False,
+) -> None:
+    """Show the top heads of a scan, for each statistic or for one in detail."""
+    from interp.batch.result import open_scan
+
+    result = open_scan(folder)
+    if maps:
+        _print_maps(folder)
+        return
+    if as_json:
+        for name in (statistic,) if statistic else result.statistics:
+            for head in result.top(name, top):
+                print_json({"statistic": name, **head._asdict()})
+        return
+    if statistic is None:
+        print_summary(result)
+        return
+    chosen = {(head.layer, head.head): rank for rank, head in enumerate(result.top(statistic, top))}
+    frame = result.frame[result.frame["statistic"] == statistic]
+    rows = sorted((r for r in frame.itertuples() if (r.layer, r.head) in chosen), key=lambda r: chosen[r.layer, r.head])
+    facts = result.manifest["statistics"][statistic]
+    numbers = ("value", "std", "q05", "q50", "q95", "min", "max")
+    print_table(
+        f"{facts['title']} ({facts['unit']}): {facts['formula']}",
+        ("layer", "head", *numbers, "count"),
+        [[r.layer, r.head, *(f"{getattr(r, n):.4g}" for n in numbers), f"{r.count:,}"] for r in rows],
+        numbers=("layer", "head", *numbers, "count"),
+    )
+
+
+def _print_maps(folder: Path) -> None:
+    """The strongest cells of the exact crops, with the tokens at both ends."""
+    import numpy as np
+
+    from interp.batch.result import PARTS
+    from interp.maps.thumbnail import load_thumbnails
+
+    rows = []
+    for picture in load_thumbnails(folder / PARTS / "maps"):
+        if picture.pool != "exact":
+            continue
+        order = np.argsort(picture.weights, axis=None, kind="stable")[::-1][:STRONGEST]
+        for i, j in zip(*np.unravel_index(order, picture.weights.shape), strict=True):
+            query, key = picture.row_tokens[int(i)], picture.col_tokens[int(j)]
+            place = f"{picture.rows[0] + int(i)} -> {picture.cols[0] + int(j)}"
+            rows.append(
+                [
+                    f"{picture.layer}.{picture.head}",
+                    picture.statistic,
+                    place,
+                    query,
+                    key,
+                    f"{picture.weights[i, j]:.3f}",
+                ]
+            )
+    columns = ("head", "chosen by", "query -> key", "query token", "key token", "weight")
+    print_table("Strongest cells of the pictured maps", columns, rows, numbers=("weight",))

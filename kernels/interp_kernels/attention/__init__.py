@@ -1,0 +1,1 @@
+"""The operation `attention`: api.py (signature, checks, dispatch) and one module for each backend."""

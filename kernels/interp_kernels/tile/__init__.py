@@ -1,0 +1,1 @@
+"""The operation `tile`: api.py (signature, checks, dispatch) and one module for each backend."""

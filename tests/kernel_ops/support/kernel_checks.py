@@ -1,0 +1,248 @@
+"""How a backend is run and judged in the kernel tests: which path ran, the tolerance rule, and the truths it is compared with.
+
+The rule: a backend's error against the float64 `reference` is at most twice the error of the dense formula in the same precision, plus a floor of
+4 eps of the largest value (rounding of the result itself). Only `portable` may add 8 eps(float32) max|s|, on the results named in CANCELLING.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from kernel_definition import attend, column_sums, entry_map, logits, pooled
+from torch import Tensor
+
+import interp_kernels
+from interp_kernels import BackendError, ColumnCollect, dispatch
+from interp_kernels.attention import api as attention_api
+
+FLOOR = 4
+CANCELLING = ("lse", "entropy")
+ALL_COLUMNS = ColumnCollect(received=True, diagonals=True, block=5, histogram=True)
+
+
+# ---------------------------------------------------------------------- running
+def run_attention(case, backend: str):
+    """`attention` on `case`, with the proof that `backend` ran; skips, saying why, where it refuses the case."""
+    return _run("attention", interp_kernels.attention, backend, lambda got: got.backend, **case.attention_arguments())
+
+
+def run_columns(case, lse: Tensor, backend: str, collect: ColumnCollect = ALL_COLUMNS):
+    """`columns` on the case's row subsets, as `run_attention`."""
+    return _run(
+        "columns",
+        interp_kernels.columns,
+        backend,
+        lambda got: got.backend,
+        case.q,
+        case.k,
+        lse,
+        rows=case.rows,
+        collect=collect,
+        **case.map_options(),
+    )
+
+
+def run_entries(case, lse: Tensor, i: Tensor, j: Tensor, backend: str) -> Tensor:
+    """`entries`, as `run_attention`."""
+    return _run("entries", interp_kernels.entries, backend, None, case.q, case.k, lse, i, j, **case.map_options())
+
+
+def run_tile(case, lse: Tensor, rows, cols, size, pool: str, backend: str) -> Tensor:
+    """`tile`, as `run_attention`."""
+    return _run(
+        "tile", interp_kernels.tile, backend, None, case.q, case.k, lse, rows, cols, size, pool, **case.map_options()
+    )
+
+
+def _run(operation: str, function, backend: str, said, *args, **kwargs):
+    before = dispatch.launches.copy()
+    try:
+        got = function(*args, backend=backend, **kwargs)
+    except BackendError as refusal:
+        pytest.skip(str(refusal))
+    assert dispatch.launches - before == {(operation, backend): 1}, f"wanted one launch of {operation} on {backend}"
+    assert said is None or said(got) == backend
+    return got
+
+
+def available(backend: str) -> tuple[bool, str]:
+    """Whether a backend serves the simplest call of attention here, and if not, why."""
+    q = torch.randn(1, 1, 2, 16)
+    call = attention_api.attention_call(
+        q, q, q, mask=interp_kernels.Mask.causal(), scale=None, softcap=None, sink_logits=None, edit=None, collect=None
+    )
+    try:
+        verdict = dispatch.verdicts({backend: attention_api.IMPLEMENTATIONS[backend]}, call)[0]
+    except ModuleNotFoundError as missing:
+        return False, f"the module of backend {backend} does not exist: {missing}"
+    return verdict.ok, verdict.reason
+
+
+# ---------------------------------------------------------------------- truths
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What `attention` must give for one case: float64 values, and the errors of the same-precision dense formula by name."""
+
+    want: dict[str, Tensor]
+    dense_error: dict[str, float]
+    largest_logit: float
+
+
+def truth_of(case, *, reference: bool = True) -> Truth:
+    """The truth in float64 (of `reference`, or of the suite's own definition), and the worst same-precision error of two orders of the scaling."""
+    if reference:
+        got = interp_kernels.attention(**case.attention_arguments(), backend="reference")
+        want = {"out": reference_out(case), "lse": got.lse, **got.stats}
+    else:
+        want = attend(case)
+    work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
+    dense = [attend(case, work, scale_first=order) for order in (False, True)]
+    s, seen = logits(case, torch.float64)
+    largest = float(s[seen].abs().max()) if bool(seen.any()) else 0.0
+    return Truth(
+        want=want, dense_error={k: max(worst_error(d[k], want[k]) for d in dense) for k in want}, largest_logit=largest
+    )
+
+
+def reference_out(case) -> Tensor:
+    """The reference's out before it is rounded to the dtype of q: float64."""
+    wide = case.cast(torch.float64)
+    return interp_kernels.attention(**wide.attention_arguments(), backend="reference").out
+
+
+def worst_error(got: Tensor, want: Tensor) -> float:
+    """Largest absolute difference where `want` is finite (0 where nothing is)."""
+    finite = want.isfinite()
+    return float((got.double() - want.double())[finite].abs().max()) if bool(finite.any()) else 0.0
+
+
+# ---------------------------------------------------------------------- judging
+def assert_within(name: str, got: Tensor, want: Tensor, dense_error: float, extra: float = 0.0) -> None:
+    """The tolerance rule. Prints the name, the worst index, and both values there; -inf must stand exactly where it is wanted; no NaN."""
+    assert got.shape == want.shape, f"{name}: wanted shape {tuple(want.shape)}, got {tuple(got.shape)}"
+    assert not got.isnan().any(), (
+        f"{name}: NaN at {_first(got.isnan())} (of {int(got.isnan().sum())}), wanted {want[_first(got.isnan())]}"
+    )
+    finite = want.isfinite()
+    strange = torch.where(finite, ~got.isfinite(), got.double() != want.double())
+    assert not strange.any(), f"{name}: at {_first(strange)} got {got[_first(strange)]}, wanted {want[_first(strange)]}"
+    if not bool(finite.any()):
+        return
+    error = torch.where(finite, got.double() - want.double(), torch.zeros_like(want, dtype=torch.float64)).abs()
+    largest = float(want[finite].abs().max())
+    allowed = 2 * dense_error + FLOOR * torch.finfo(got.dtype).eps * largest + extra
+    worst = tuple(int(x) for x in torch.unravel_index(error.argmax(), error.shape))
+    assert float(error.max()) <= allowed, (
+        f"{name}: worst at {worst}: got {got[worst].item():.9g}, wanted {want[worst].item():.9g}; error {float(error.max()):.3g}, allowed {allowed:.3g} "
+        f"(dense in the same precision errs by {dense_error:.3g}, largest value {largest:.3g})"
+    )
+
+
+def assert_attended(case, got, truth: Truth, backend: str) -> None:
+    """Judge every result of one `Attended`: names, dtypes, values."""
+    work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
+    results = {"out": got.out, "lse": got.lse, **got.stats}
+    assert set(results) == set(truth.want) - {"p"}, f"wanted the results {sorted(truth.want)}, got {sorted(results)}"
+    slack = 8 * torch.finfo(torch.float32).eps * truth.largest_logit
+    for name, value in results.items():
+        if name == "topk_index":
+            continue
+        assert value.dtype == (case.q.dtype if name == "out" else work), f"{name}: got {value.dtype}"
+        extra = slack if backend == "portable" and name in CANCELLING else 0.0
+        assert_within(f"{case.name}: {name}", value, truth.want[name], truth.dense_error[name], extra)
+    if case.collect.topk:
+        assert_topk(case, got.stats["topk_index"], got.stats["topk_prob"], truth)
+
+
+def assert_topk(case, index: Tensor, prob: Tensor, truth: Truth) -> None:
+    """Each index is a visible key whose true probability is the k-th (within the rule; near-ties may swap); no key twice; fill is -1 and 0."""
+    assert index.dtype == torch.int64
+    want_index, want_prob = truth.want["topk_index"], truth.want["topk_prob"]
+    assert torch.equal(index < 0, want_index < 0), f"{case.name}: topk_index is filled with -1 in the wrong places"
+    rows = case.collect.topk_rows if case.collect.topk_rows is not None else torch.arange(case.q.shape[2])
+    p = attend(case)["p"][:, :, rows]
+    there = torch.where(index < 0, torch.zeros_like(want_prob), p.gather(-1, index.clamp(min=0)).to(want_prob.dtype))
+    assert_within(
+        f"{case.name}: true probability at topk_index", there.to(prob.dtype), want_prob, truth.dense_error["topk_prob"]
+    )
+    marked = torch.where(index < 0, -1 - torch.arange(index.shape[-1]), index).sort(-1).values
+    assert bool((marked.diff(dim=-1) != 0).all()), f"{case.name}: topk_index names a key twice"
+    assert bool((prob.diff(dim=-1) <= 0).all()), f"{case.name}: topk_prob does not fall"
+
+
+def assert_columns(
+    case,
+    lse: Tensor,
+    got: dict[str, Tensor],
+    collect: ColumnCollect = ALL_COLUMNS,
+    want: dict[str, Tensor] | None = None,
+) -> None:
+    """Judge the results of `columns` against the dense float64 map from the same lse."""
+    work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
+    want = column_sums(case, lse, case.rows, collect) if want is None else want
+    dense = column_sums(case, lse, case.rows, collect, work)
+    assert set(got) == set(want)
+    for name in want:
+        assert got[name].dtype in (work, torch.float64), f"{name}: got {got[name].dtype}"
+        if not name.startswith("histogram"):
+            assert_within(f"{case.name}: {name}", got[name], want[name], worst_error(dense[name], want[name]))
+    if collect.histogram:
+        assert_histogram(case, lse, got["histogram_count"], got["histogram_mass"])
+
+
+def assert_histogram(case, lse: Tensor, count: Tensor, mass: Tensor) -> None:
+    """Counts below every bin edge lie between those of probabilities that are relatively wrong by the same-precision error, both ways."""
+    p = entry_map(case, lse)
+    work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
+    rough = entry_map(case, lse, work).double()
+    normal = p > 2.0**-100
+    relative = float(((rough - p)[normal] / p[normal]).abs().max()) if bool(normal.any()) else 0.0
+    slack = 2 * relative + 8 * torch.finfo(work).eps
+    tiny = torch.finfo(work).tiny
+    rows = case.rows.expand(case.q.shape[0], -1, -1)
+    inside = rows[:, None, :, :, None] & (p > 0)[:, :, None]
+    above = count.cumsum(-1)
+    mass_above = mass.double().cumsum(-1)
+    for bin_ in range(32):
+        edge = 2.0 ** -(bin_ + 1) if bin_ < 31 else tiny
+        sure = inside & (p * (1 - slack) > edge)[:, :, None]
+        perhaps = inside & ((p * (1 + slack) > edge) | (p < tiny if bin_ == 31 else False))[:, :, None]
+        low, high = sure.sum((-2, -1)), perhaps.sum((-2, -1))
+        wrong = (above[..., bin_] < low) | (above[..., bin_] > high)
+        assert not wrong.any(), (
+            f"{case.name}: histogram_count up to bin {bin_} at {_first(wrong)}: got {above[..., bin_][_first(wrong)]}, wanted {low[_first(wrong)]} to {high[_first(wrong)]}"
+        )
+        weight = (p[:, :, None] * sure).sum((-2, -1)), (p[:, :, None] * perhaps).sum((-2, -1))
+        bound = slack * weight[1] + 1e-30
+        wrong = (mass_above[..., bin_] < weight[0] - bound) | (mass_above[..., bin_] > weight[1] + bound)
+        assert not wrong.any(), (
+            f"{case.name}: histogram_mass up to bin {bin_} at {_first(wrong)}: got {mass_above[..., bin_][_first(wrong)]}, wanted {weight[0][_first(wrong)]} to {weight[1][_first(wrong)]}"
+        )
+
+
+def assert_tile(case, lse: Tensor, rows, cols, size, pool: str, got: Tensor) -> None:
+    """Judge `tile` against the pooled dense float64 map from the same lse."""
+    work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
+    height, width = (size, size) if isinstance(size, int) else size
+    edges = [_edges(*rows, height), _edges(*cols, width)]
+    want = pooled(entry_map(case, lse), *edges, pool)
+    dense = pooled(entry_map(case, lse, work), *edges, pool)
+    assert_within(f"{case.name}: tile {rows} x {cols} {pool}", got, want, worst_error(dense, want))
+
+
+def assert_entries(case, lse: Tensor, i: Tensor, j: Tensor, got: Tensor) -> None:
+    """Judge `entries` against the dense float64 map from the same lse."""
+    work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
+    want = entry_map(case, lse)[:, :, i, j]
+    assert_within(f"{case.name}: entries", got, want, worst_error(entry_map(case, lse, work)[:, :, i, j], want))
+
+
+def _edges(start: int, stop: int, bins: int) -> list[int]:
+    bins = min(bins, stop - start)
+    return [start + b * (stop - start) // bins for b in range(bins + 1)]
+
+
+def _first(where: Tensor) -> tuple[int, ...]:
+    return tuple(int(x) for x in where.nonzero()[0])
