@@ -63,7 +63,7 @@ def scan(
         out: folder of the results. Part of the same plan in it is gone on with; a finished one is returned as it is.
         collect: names of statistics, None for all (`interp.stats.names()`), those that sweep over keys included.
         layers: the model's own numbers, None for all.
-        context: tokens per model input at most; a model with a lower limit takes its own. Longer texts are cut, rests below 16 tokens dropped.
+        context: tokens per model input at most, or the model's own lower limit. Longer texts are cut; rests under 16 are dropped.
         max_tokens: stop after so many tokens, None for all.
         shard: contexts per shard, the unit of what an interruption may cost.
         bos: None leaves the special tokens of each context to the tokenizer; True or False overrides its BOS choice.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -26,6 +26,7 @@ IMPLEMENTATION = "interp"
 """Our name in transformers' attention and mask interfaces."""
 
 
+@runtime_checkable
 class Listener(Protocol):
     """What a capture session offers to `attend`."""
 
@@ -58,6 +59,11 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+def is_listened() -> bool:
+    """Whether a listener is set here: something that counts on every attention call coming through `attend`."""
+    return _listener.get() is not None
 
 
 def attend(

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from interp.capture.sites import Site
 from interp.errors import EditError
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """What `model.edit` takes: a frozen object that says what it is, where it acts and what it does to a call."""
 

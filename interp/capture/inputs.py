@@ -74,12 +74,10 @@ class Tokens:
             raise OptionError("bos=True, but the tokenizer has no BOS token; use bos=None, or give ids")
         if bos is True and ids[:1] != [start]:
             return [start, *ids]
-        if (
-            bos is False
-            and ids[:1] == [start]
-            and ids != list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        ):
-            return ids[1:]
+        if bos is False and ids[:1] == [start]:
+            # The text itself may begin with the BOS string: only a BOS that stands before its own tokens was added.
+            plain = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            return ids[1:] if ids[1 : len(plain) + 1] == plain else ids
         return ids
 
     def strings(self, ids: Sequence[int]) -> list[str]:
@@ -91,7 +89,15 @@ class Tokens:
         return [self._strings[i] for i in ids]
 
     def axis(self, given: TextOrIds, *, bos: bool | None, spans: Spans | None, device: torch.device) -> TokenAxis:
-        """Tokenise, pad on the right, and label a batch. `given` is one text or ids, or several."""
+        """Tokenise, pad on the right, and label a batch. `given` is one text or ids, or several.
+
+        Raises:
+            InputDataError: an empty text, texts and ids mixed, or text without a tokenizer.
+            OptionError: a choice of `bos` for ids, which are used as they are.
+            ShapeError: ids or spans of a wrong shape.
+        """
+        if bos is not None and not is_text(given):
+            raise OptionError(f"bos={bos} chooses how text is tokenised, but ids were given; put the BOS id among them")
         ids = [self.encode(x, bos) if isinstance(x, str) else x for x in _as_list(given)]
         if not ids or any(len(x) == 0 for x in ids):
             raise InputDataError("an empty text has no attention; give at least one token per text")
@@ -164,6 +170,11 @@ def is_single(given: Any) -> bool:
     if isinstance(given, Tensor):
         return given.ndim == 1
     return len(given) > 0 and all(isinstance(x, int) for x in given)
+
+
+def is_text(given: Any) -> bool:
+    """Whether text was given, not ids."""
+    return isinstance(given, str) or (not isinstance(given, Tensor) and any(isinstance(x, str) for x in given))
 
 
 def _span_sets(spans: Spans | None, ids: list[list[int]], length: int) -> dict[str, Tensor]:

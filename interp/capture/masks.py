@@ -68,7 +68,8 @@ def with_padding(mask: Mask, real: Tensor, queries: int) -> Mask:
         return mask.padded(left=left, right=torch.where(some, n - 1 - last, 0))
     key_ids = torch.where(real, 0, -1)
     if mask.query_documents is not None and mask.key_documents is not None:
-        return replace(mask, key_documents=torch.where(real, mask.key_documents, -1))
+        nowhere = int(torch.minimum(mask.query_documents.amin(), mask.key_documents.amin())) - 1
+        return replace(mask, key_documents=torch.where(real, mask.key_documents, nowhere))
     return mask.documents(torch.zeros(real.shape[0], queries, dtype=key_ids.dtype, device=real.device), key_ids)
 
 

@@ -121,15 +121,22 @@ class MaskCounts:
         )
 
 
-def wanted(statistics: Sequence[Statistic], *, tokens: bool, equal_axes: bool) -> tuple[Statistic, ...]:
+def wanted(
+    statistics: Sequence[Statistic], *, keys: TokenLabels, tokens: bool, causal: bool, equal_axes: bool
+) -> tuple[Statistic, ...]:
     """The statistics that make sense on a pair of axes.
 
-    Without tokens (images, audio) those by token identity are left out; across two axes (cross-attention) those by distance are, too.
+    Key sets that nothing names on this axis are left out (special tokens of an image, a span of the encoder's text in the decoder's),
+    and so are distances across two axes (cross-attention), and equal tokens where there are no tokens or where rows see later keys,
+    because they are defined by earlier ones.
     """
 
     def fits(needs: Needs) -> bool:
-        by_identity = bool(needs.matches or (needs.sets & {"special", "punctuation"}))
-        by_distance = bool(needs.matches or needs.offsets or needs.windows or "distance" in needs.kernel)
-        return (tokens or not by_identity) and (equal_axes or not by_distance)
+        by_distance = bool(needs.offsets or needs.windows or "distance" in needs.kernel)
+        return (
+            needs.sets <= keys.sets.keys()
+            and (equal_axes or not by_distance)
+            and (not needs.matches or (tokens and equal_axes and causal))
+        )
 
     return tuple(s for s in statistics if fits(s.needs))

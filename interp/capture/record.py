@@ -115,13 +115,13 @@ class Recorder:
         kind, q, k = call.site.kind, call.q, call.k
         if kind not in self._measurements:
             queries, keys = self.axes[kind]
-            measurement = Measurement(
-                statistics=wanted(
-                    self.statistics, tokens=queries is not None and keys is not None, equal_axes=kind != "cross"
-                ),
-                queries=queries if queries is not None else TokenLabels.blank(q.shape[0], q.shape[2], q.device),
-                keys=keys if keys is not None else TokenLabels.blank(k.shape[0], k.shape[2], k.device),
+            tokens = queries is not None and keys is not None
+            queries = queries if queries is not None else TokenLabels.blank(q.shape[0], q.shape[2], q.device)
+            keys = keys if keys is not None else TokenLabels.blank(k.shape[0], k.shape[2], k.device)
+            fitting = wanted(
+                self.statistics, keys=keys, tokens=tokens, causal=call.mask.is_causal, equal_axes=kind != "cross"
             )
+            measurement = Measurement(statistics=fitting, queries=queries, keys=keys)
             self._measurements[kind] = (measurement, measurement.collect())
         return self._measurements[kind]
 

@@ -7,9 +7,8 @@ commands that need it, so that `--help` answers at once.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -32,7 +31,7 @@ INTERRUPTED = 130
 class Commands(TyperGroup):
     """The subcommands, with the one place where errors become a sentence and an exit code."""
 
-    def invoke(self, ctx: click.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         """Run a subcommand; with --debug errors keep their traceback."""
         try:
             return super().invoke(ctx)

@@ -55,9 +55,9 @@ def load_model(
     if threads is not None and threads < 1:
         raise OptionError(f"--threads must be at least 1; got {threads}")
     import torch
-    from interp_kernels.dispatch import BackendChoice
 
     from interp.models.load import load
+    from interp_kernels.dispatch import BackendChoice
 
     chosen = next((b for b in get_args(BackendChoice) if b == backend), None)
     if chosen is None:

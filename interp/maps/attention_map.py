@@ -57,7 +57,7 @@ class AttentionMap:
             )
         (rows, row_pick), (cols, col_pick) = (_span(x, n) for x, n in zip(pair, self.shape, strict=True))
         if rows[0] >= rows[1] or cols[0] >= cols[1]:
-            return torch.zeros(max(rows[1] - rows[0], 0), max(cols[1] - cols[0], 0))
+            return torch.zeros(max(rows[1] - rows[0], 0), max(cols[1] - cols[0], 0))[row_pick, col_pick]
         self._refuse_large((rows[1] - rows[0]) * (cols[1] - cols[0]))
         return self._cells(rows, cols)[row_pick, col_pick]
 

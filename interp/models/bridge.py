@@ -8,6 +8,8 @@ the hooks that only the eager path can serve is in use; then the bridge's own pa
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,9 +19,11 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from interp.capture.attend import is_listened
 from interp.capture.masks import as_dense
+from interp.errors import CaptureError
 
 
 def build_bridge(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> TransformerBridge | None:
@@ -50,16 +54,26 @@ def _as_it_is(tokenizer: PreTrainedTokenizerBase | None, name: str) -> PreTraine
 
 def _delegate(component: AttentionBridge) -> None:
     """Let one attention component run its Hugging Face attention while only hooks on that path are in use."""
-    inside = {id(m) for m in component.original_component.modules()}
+    original = component.original_component
+    inside = {id(m) for m in original.modules()}
+    configs = {id(c): c for m in original.modules() if isinstance(c := getattr(m, "config", None), PreTrainedConfig)}
     own = [m for m in component.modules() if isinstance(m, HookPoint) and id(m) not in inside]
     eager_only = [m for m in own if m is not component.hook_in and m is not component.hook_out]
     eager_forward = component.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if any(point.fwd_hooks or point.bwd_hooks for point in eager_only) or _splits_inputs(component):
-            hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-            kwargs["attention_mask"] = _dense(kwargs.get("attention_mask"), component, hidden, kwargs)
-            return eager_forward(*args, **kwargs)
+            if is_listened():
+                raise CaptureError(
+                    "hooks that only the bridge's eager attention serves are in use (hook_pattern, hook_attn_scores, hook_rot_q ...; "
+                    "hook_q, hook_k, hook_v of fused projections), so this run cannot measure; call model.bridge.reset_hooks() first"
+                )
+            sizes = _sizes(component, args, kwargs)
+            # The mask comes by position in some families, by name in others.
+            args = tuple(as_dense(x, *sizes) for x in args)
+            kwargs = {name: as_dense(x, *sizes) for name, x in kwargs.items()}
+            with _eager(list(configs.values())):
+                return eager_forward(*args, **kwargs)
         return AttentionBridge.forward(component, *args, **kwargs)
 
     # A plain assignment would go to the module that the component wraps; the instance's own __dict__ is what nn.Module calls.
@@ -71,10 +85,29 @@ def _splits_inputs(component: AttentionBridge) -> bool:
     return bool(getattr(config, "use_split_qkv_input", False) or getattr(config, "use_attn_in", False))
 
 
-def _dense(mask: Any, component: nn.Module, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
-    """The additive mask [B, 1 or H, Nq, Nk] that eager attention expects; what is no structural mask of ours stays as it is."""
-    cache = kwargs.get("past_key_values")
-    past = 0 if cache is None else int(cache.get_seq_length(component.original_component.layer_idx))
-    queries = hidden.shape[1]
-    sizes = (hidden.shape[0], int(component.config.n_heads), queries, queries + past)
-    return as_dense(mask, sizes, hidden.dtype, hidden.device)
+@contextmanager
+def _eager(configs: Sequence[PreTrainedConfig]) -> Iterator[None]:
+    """Hugging Face's own eager attention, for the components that run it and read the pattern off its output (OPT, BERT, ViT, T5)."""
+    before = [(config, config._attn_implementation) for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation = "eager"
+        yield
+    finally:
+        for config, name in before:
+            config._attn_implementation = name
+
+
+def _sizes(
+    component: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[int, int, int, int], torch.dtype, torch.device]:
+    """(B, H, Nq, Nk), dtype and device of the dense mask that eager attention expects in this call."""
+    hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+    cache = next((kwargs[name] for name in ("past_key_values", "layer_past") if kwargs.get(name) is not None), None)
+    queries = keys = hidden.shape[1]
+    if kwargs.get("key_value_states") is not None:
+        keys = kwargs["key_value_states"].shape[1]
+    elif cache is not None:
+        # Sliding layers of a cache drop keys: the number of tokens seen is not the number of keys.
+        keys = int(cache.get_mask_sizes(queries, component.original_component.layer_idx)[0])
+    return (hidden.shape[0], int(component.config.n_heads), queries, keys), hidden.dtype, hidden.device

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -196,6 +197,10 @@ def _read_config(place: Place, trust_remote_code: bool) -> PreTrainedConfig:
         )
     except OSError as error:
         raise _from_oserror(place, error) from error
+    except StrictDataclassError as error:
+        raise CorruptFileError(
+            f"{place.where}/config.json holds a value that its architecture cannot have: {error}"
+        ) from error
     except (ValueError, TypeError, KeyError, ImportError) as error:
         if "trust_remote_code" in str(error):
             raise UnsupportedModelError(
@@ -203,7 +208,7 @@ def _read_config(place: Place, trust_remote_code: bool) -> PreTrainedConfig:
                 "if you trust it."
             ) from error
         raise UnsupportedModelError(
-            f"transformers does not know the architecture that {place.where}/config.json names, or finds it wrong: {error} "
+            f"transformers does not know the architecture that {place.where}/config.json names: {error} "
             "A newer transformers may know it; a model that you can build yourself goes to interp.wrap(model, tokenizer)."
         ) from error
 

@@ -24,8 +24,14 @@ from interp.models.passes import Logits, forward, prepare
 from interp.models.snapshot import Snapshot
 from interp.models.source import ModelSource
 from interp.stats.catalogue import find, forward_names
+from interp.stats.declaration import Statistic
+from interp.stats.placement import KEY_SETS
 
 VERSIONED = ("interp", "torch", "transformers", "transformer-lens")
+NO_INTERFACE = (
+    "{model} does not send its attention through transformers' attention interface: nothing to capture; "
+    "models with an attention of their own (Bloom, MPT, Falcon, GPT-J ...) are not supported"
+)
 
 
 def wrap(hf: PreTrainedModel, tokenizer: Any = None, *, source: ModelSource | None = None) -> HookedModel:
@@ -68,6 +74,10 @@ class HookedModel:
         hf.eval()
         register()
         hf.set_attn_implementation(IMPLEMENTATION)
+        configs = [m.config for m in hf.modules() if isinstance(m, PreTrainedModel)]
+        if all(config._attn_implementation != IMPLEMENTATION for config in configs):
+            self._before.restore()
+            raise UnsupportedModelError(NO_INTERFACE.format(model=type(hf).__name__))
 
     # ------------------------------------------------------------------ facts
     @property
@@ -78,28 +88,12 @@ class HookedModel:
     @property
     def layers(self) -> int:
         """Number of layers (of the decoder, for an encoder-decoder)."""
-        text = (
-            self.hf.config.get_text_config(decoder=True)
-            if self.is_encoder_decoder
-            else self.hf.config.get_text_config()
-        )
-        for name in ("num_decoder_layers", "decoder_layers", "num_hidden_layers"):
-            if isinstance(getattr(text, name, None), int):
-                return getattr(text, name)
-        raise UnsupportedModelError(f"{type(self.hf).__name__}: its config names no number of layers")
+        return self._size("number of layers", "num_decoder_layers", "decoder_layers", "num_hidden_layers")
 
     @property
     def heads(self) -> int:
-        """Query heads of each layer."""
-        text = (
-            self.hf.config.get_text_config(decoder=True)
-            if self.is_encoder_decoder
-            else self.hf.config.get_text_config()
-        )
-        for name in ("decoder_attention_heads", "num_attention_heads", "num_heads"):
-            if isinstance(getattr(text, name, None), int):
-                return getattr(text, name)
-        raise UnsupportedModelError(f"{type(self.hf).__name__}: its config names no number of heads")
+        """Query heads of each layer (of the decoder, for an encoder-decoder)."""
+        return self._size("number of heads", "decoder_attention_heads", "num_attention_heads", "num_heads")
 
     @property
     def context_length(self) -> int | None:
@@ -169,7 +163,7 @@ class HookedModel:
             keep: "qk" keeps queries and keys, O(N), so that `run.attention` works; "none" keeps statistics only.
             logits: "all", "last" (of each text), or "none", which also skips the head of the model.
             bos: None tokenises exactly as the model's tokenizer does; True or False overrides its BOS choice.
-            spans: named key sets: name -> (start, stop) token positions, or one pair per text; measured as "span:NAME".
+            spans: named key sets of `inputs`: name -> (start, stop) token positions, or one pair per text; measured as "span:NAME".
             target: decoder text or ids for encoder-decoders; None: the decoder start token alone.
 
         Raises:
@@ -178,11 +172,13 @@ class HookedModel:
         """
         self._alive()
         names = list(forward_names() if collect is None else collect) + [f"span:{name}" for name in spans or {}]
+        statistics = find(names)
+        _check_sets(statistics, spans)
         wanted = self._wanted_layers(layers)
         given = prepare(self.hf, self._tokens, inputs, bos=bos, spans=spans, target=target)
         recorder = Recorder(
             sites=self._sites,
-            statistics=find(names),
+            statistics=statistics,
             axes=given.labels(),
             layers=wanted,
             keep=keep,
@@ -217,7 +213,7 @@ class HookedModel:
             "statistics": names,
             "keep": keep,
             "logits": logits,
-            "bos": self.bos_record(bos),
+            "bos": self.bos_record(bos) if given.from_text else "not ours to choose: no text was given",
         }
         run.manifest.update(self.manifest() | {"settings": settings, "backends": list(run.backends)})
         if given.main is not None:
@@ -335,6 +331,19 @@ class HookedModel:
         )
         return "as the tokenizer does: " + ("adds special tokens" if adds else "adds none")
 
+    def _size(self, what: str, *names: str) -> int:
+        """The first of the config's attributes that is there; a composite config is asked for its text (decoder) part last."""
+        config = self.hf.config
+        if self.is_encoder_decoder:
+            configs = (config, config.get_text_config(decoder=True))
+        else:
+            configs = (config.get_text_config(),)
+        for owner in configs:
+            for name in names:
+                if isinstance(getattr(owner, name, None), int):
+                    return getattr(owner, name)
+        raise UnsupportedModelError(f"{type(self.hf).__name__}: its config names no {what}")
+
     # ------------------------------------------------------------------ steps of a run
     def _alive(self) -> None:
         if self._released:
@@ -350,14 +359,21 @@ class HookedModel:
 
     def _check_complete(self, recorder: Recorder, wanted: frozenset[int] | None) -> None:
         if not recorder.called:
-            raise UnsupportedModelError(
-                f"{type(self.hf).__name__} does not send its attention through transformers' attention interface: nothing to capture; "
-                "models with an attention of their own (Bloom, MPT, Falcon, GPT-J ...) are not supported"
-            )
+            raise UnsupportedModelError(NO_INTERFACE.format(model=type(self.hf).__name__))
         missing = sorted((wanted or set()) - {site.layer for site in recorder.records if site.kind == "self"})
         if missing:
             raise CaptureError(
                 f"layers {missing} did not attend through us; layers that did: {sorted({s.layer for s in recorder.called})}"
+            )
+
+
+def _check_sets(statistics: Sequence[Statistic], spans: Spans | None) -> None:
+    known = {*KEY_SETS, *(f"span:{name}" for name in spans or {})}
+    for s in statistics:
+        if missing := sorted(s.needs.sets - known):
+            raise OptionError(
+                f"statistic {s.name!r} needs the key set {', '.join(missing)}, which nothing names; "
+                "name it with spans={'NAME': (start, stop)}"
             )
 
 

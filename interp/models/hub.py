@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CacheNotFound, HfApi, scan_cache_dir, try_to_load_from_cache
+from huggingface_hub import CacheNotFound, HfApi, constants, hf_hub_download, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -85,6 +85,12 @@ def find_on_hub(name: str, *, revision: str | None, offline: bool) -> Place:
     except (HTTPError, OSError) as error:
         return _find_in_cache(name, revision, f"the hub does not answer ({type(error).__name__}: {error})")
     files = frozenset(file.rfilename for file in info.siblings or [])
+    if "config.json" in files:
+        # asked for by branch, so that the cache notes which commit the branch was at, for the next time without network
+        try:
+            hf_hub_download(name, "config.json", revision=revision)
+        except (HTTPError, OSError) as error:
+            raise OfflineError(f"fetching {name} from the hub failed: {error} Run it again.") from error
     return Place(where=name, revision=info.sha, files=files, local=False)
 
 
@@ -105,7 +111,7 @@ def _find_in_cache(name: str, revision: str | None, why: str) -> Place:
 def cached_models() -> list[tuple[str, int]]:
     """Return the id and size in bytes of every model in the hub's cache on this machine, by id."""
     try:
-        repos = scan_cache_dir().repos
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     return sorted((repo.repo_id, repo.size_on_disk) for repo in repos if repo.repo_type == "model")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from interp.capture.inputs import Spans, TextOrIds, TokenAxis, Tokens, is_single
+from interp.capture.inputs import Spans, TextOrIds, TokenAxis, Tokens, is_single, is_text
 from interp.capture.sites import Kind
 from interp.errors import InputDataError
 from interp.stats.labels import TokenLabels
@@ -27,6 +27,7 @@ class Given:
         encoder: tokens of the encoder, None without one or without tokens.
         kwargs: keyword arguments for the model.
         single: whether one text (or one item) was given, not a batch.
+        from_text: whether we tokenised it, so that there was a choice of a first token.
         is_encoder_decoder: whether there are three kinds of attention.
     """
 
@@ -34,6 +35,7 @@ class Given:
     encoder: TokenAxis | None
     kwargs: dict[str, Any]
     single: bool
+    from_text: bool
     is_encoder_decoder: bool
 
     def labels(self) -> dict[Kind, tuple[TokenLabels | None, TokenLabels | None]]:
@@ -56,7 +58,7 @@ def prepare(
     """Tokenise and pad what was given, for any kind of model. Raises InputDataError if the model cannot read it."""
     device = next(hf.parameters()).device
     two_stacks = bool(getattr(hf.config, "is_encoder_decoder", False))
-    name = hf.main_input_name
+    name, text = hf.main_input_name, is_text(inputs)
     if name == "input_ids":
         axis = tokens.axis(inputs, bos=bos, spans=spans, device=device)
         kwargs = {"input_ids": axis.padded[0], "attention_mask": axis.padded[1].long()}
@@ -66,15 +68,21 @@ def prepare(
             raise InputDataError(
                 f"{type(hf).__name__} reads {name}, a float tensor with a batch axis; got {type(inputs).__name__}"
             )
+        if spans or bos is not None:
+            raise InputDataError(
+                f"{type(hf).__name__} reads {name}, which holds no tokens; spans= and bos= are for models that read text"
+            )
         kwargs = {name: inputs.to(device)}
         batch, single, encoder = inputs.shape[0], inputs.shape[0] == 1, None
     if not two_stacks:
-        return Given(main=encoder, encoder=None, kwargs=kwargs, single=single, is_encoder_decoder=False)
+        return Given(
+            main=encoder, encoder=None, kwargs=kwargs, single=single, from_text=text, is_encoder_decoder=False
+        )
     main = _decoder_axis(hf, tokens, target, batch, device)
     kwargs |= {"decoder_input_ids": main.padded[0], "decoder_attention_mask": main.padded[1].long()}
     accepted = inspect.signature(hf.forward).parameters
     kwargs = {k: v for k, v in kwargs.items() if k in accepted}
-    return Given(main=main, encoder=encoder, kwargs=kwargs, single=single, is_encoder_decoder=True)
+    return Given(main=main, encoder=encoder, kwargs=kwargs, single=single, from_text=text, is_encoder_decoder=True)
 
 
 def forward(hf: PreTrainedModel, given: Given, logits: Logits) -> Tensor | None:

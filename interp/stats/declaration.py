@@ -19,16 +19,22 @@ Axis = Literal["query", "key", "prompt"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Where the values of a statistic lie, and so the histogram in which a merge keeps them: linear or logarithmic from low to high."""
+    """Where the values of a statistic lie, and so the histogram in which a merge keeps them.
+
+    Attributes:
+        low, high: ends of the range; of the absolute values for "signed".
+        kind: "linear"; "log" (logarithmic from low to high); or "signed": logarithmic to both sides of zero.
+    """
 
     low: float
     high: float
-    kind: Literal["linear", "log"] = "linear"
+    kind: Literal["linear", "log", "signed"] = "linear"
 
 
 UNIT = Scale(low=0.0, high=1.0)
 NATS = Scale(low=0.0, high=16.0)
 POSITIVE = Scale(low=2.0**-20, high=2.0**20, kind="log")
+SIGNED = Scale(low=2.0**-6, high=2.0**20, kind="signed")
 
 
 @dataclass(frozen=True, kw_only=True)

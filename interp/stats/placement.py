@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from interp.stats.declaration import POSITIVE, UNIT, Statistic
+from interp.stats.declaration import SIGNED, UNIT, Statistic
 from interp.stats.needs import Needs
 from interp.stats.rows import Rows
 
@@ -16,6 +16,10 @@ KEY_SETS = {
     "punctuation": "tokens that hold punctuation and no letter or digit",
 }
 MATCH_COST = "one integer compare and masked add per score"
+
+
+def _previous(rows: Rows) -> Tensor:
+    return rows.where((rows.visible >= 2) & ~rows.queries.sets["first_token"][:, None], rows.offset(1))
 
 
 def _duplicate(rows: Rows) -> Tensor:
@@ -51,8 +55,8 @@ STATISTICS: tuple[Statistic, ...] = (
         unit="probability",
         scale=UNIT,
         needs=Needs(offsets=frozenset({1})),
-        derive=lambda rows: rows.where(rows.visible >= 2, rows.offset(1)),
-        undefined="rows that see fewer than two keys",
+        derive=_previous,
+        undefined="the first token, and rows that see fewer than two keys",
         cost="one O(D) product per row",
         citation="Olsson et al. 2022 (arXiv 2209.11895); the first token counts where it is the previous one",
     ),
@@ -77,7 +81,7 @@ STATISTICS: tuple[Statistic, ...] = (
         scale=UNIT,
         needs=Needs(matches=frozenset({"duplicate"}), offsets=frozenset({0})),
         derive=_duplicate,
-        undefined="rows whose token did not occur before",
+        undefined="rows whose token did not occur before; left out where rows see later keys",
         cost=MATCH_COST,
         citation="duplicate-token heads of the IOI circuit (Wang et al. 2023, arXiv 2211.00593), by token equality on real text",
     ),
@@ -90,17 +94,17 @@ STATISTICS: tuple[Statistic, ...] = (
         scale=UNIT,
         needs=Needs(matches=frozenset({"induction"})),
         derive=_induction,
-        undefined="rows whose token did not occur before",
+        undefined="rows whose token did not occur before; left out where rows see later keys",
         cost=MATCH_COST,
         citation="prefix matching (Olsson et al. 2022, arXiv 2209.11895), by token equality on real text",
     ),
     Statistic(
         name="mean_distance",
         title="mean key distance",
-        formula="sum_j p_ij (i - j)",
+        formula="sum_j p_ij (i - j); negative where later keys weigh more",
         axis="query",
         unit="tokens",
-        scale=POSITIVE,
+        scale=SIGNED,
         needs=Needs(kernel=frozenset({"distance"})),
         derive=lambda rows: rows.measured["distance"],
         cost="one FMA per score",

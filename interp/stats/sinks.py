@@ -34,6 +34,11 @@ def _first_alpha(rows: Rows) -> Tensor:
     return torch.where(real, rows.mass("first_token"), 0.0).sum(-1) / seen
 
 
+def _sink_rate(rows: Rows, eps: float) -> Tensor:
+    alpha = _first_alpha(rows)
+    return torch.where(alpha.isnan(), torch.nan, (alpha > eps).to(torch.float32))
+
+
 STATISTICS: tuple[Statistic, ...] = (
     Statistic(
         name="received_mass",
@@ -81,6 +86,7 @@ STATISTICS: tuple[Statistic, ...] = (
         scale=UNIT,
         needs=Needs(sets=frozenset({"first_token"})),
         derive=_first_alpha,
+        undefined="prompts of which no row sees anything",
         cost="one masked add per score",
         citation=CITATION,
     ),
@@ -93,7 +99,8 @@ STATISTICS: tuple[Statistic, ...] = (
             unit="share of prompts",
             scale=UNIT,
             needs=Needs(sets=frozenset({"first_token"})),
-            derive=lambda rows, eps=eps: (_first_alpha(rows) > eps).to(torch.float32),
+            derive=lambda rows, eps=eps: _sink_rate(rows, eps),
+            undefined="prompts of which no row sees anything",
             cost="one masked add per score",
             citation=CITATION + "; the paper uses 0.3 at T = 64, and the rate falls with T",
         )

@@ -14,7 +14,9 @@ FREE = "nothing: comes with the softmax"
 
 
 def _normalised_entropy(rows: Rows) -> Tensor:
-    bound = rows.visible.to(torch.float32).log()
+    # A learned sink is one more outcome, which the entropy counts.
+    outcomes = rows.visible + 1 if "sink_logit_mass" in rows.measured else rows.visible
+    bound = outcomes.to(torch.float32).log()
     return rows.where(rows.visible >= 2, rows.measured["entropy"] / bound)
 
 
@@ -43,7 +45,7 @@ STATISTICS: tuple[Statistic, ...] = (
     Statistic(
         name="normalised_entropy",
         title="normalised entropy",
-        formula="H_i / ln n_i",
+        formula="H_i / ln n_i (n_i + 1 outcomes with a learned sink)",
         axis="query",
         unit="share",
         scale=UNIT,

@@ -1,11 +1,12 @@
 """Real English text that every machine has: the documentation that ships with CPython, with a fixed held-out split.
 
-Three parts: the reference topics behind `help()`, the docstrings of the standard library, and its comments. A document is one topic, or all
-docstrings (or comments) of one module. The texts differ between versions of Python, so records of measurements name the version and the hash.
+Three parts: the reference topics behind `help()`, the docstrings of the standard library, and its comments. A document is one topic,
+or all docstrings (or comments) of one module. The texts differ between versions of Python, so records of measurements name the version
+and the hash.
 
 Left out: tests, installed packages, tables of data, and the packages that Linux distributions ship apart (so that they may be missing).
-Sections that the documentation prints under several topics, and comments that are copied between modules, stand in `corpus` once: a paragraph
-seen before is dropped, so no paragraph is both in the training and in the held-out part.
+Sections that the documentation prints under several topics, and comments that are copied between modules, stand in `corpus` once: a
+paragraph seen before is dropped, so no paragraph is both in the training and in the held-out part.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 STEPS = 256
 LOW = (0.30, -0.010, -0.105)
 HIGH = (0.89, -0.012, 0.152)
-GREEN_BULGE = 0.030
+GREEN_BULGE = 0.050
 """How far the middle leans from grey to sage, so that it does not read as 'no value'."""
 
 

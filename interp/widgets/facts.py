@@ -25,7 +25,7 @@ def facts(manifest: Mapping[str, Any], *, layers: int, heads: int) -> list[tuple
     of_all = _at(manifest, "model", "layers")
     deep = f"{layers}" if of_all in (None, layers) else f"{layers} of {of_all}"
     pairs = [
-        ("heads", f"{deep} layers × {heads}"),
+        ("layers × heads", f"{deep} × {heads}"),
         ("tokens", _number(_at(manifest, "tokens", "tokens"))),
         ("distinct tokens", _number(_at(manifest, "tokens", "distinct_tokens"))),
         ("contexts", _contexts(manifest)),

@@ -26,7 +26,10 @@ FLOOR = 1e-9
 OVER = {"query": "queries", "key": "keys", "prompt": "texts"}
 WIDE = 20.0
 """A statistic on a logarithmic scale gets logarithmic colours where its largest mean is this many times its smallest."""
+ALIKE = 1e-5
+"""Relative difference below which means of all heads are called alike: float32 sums of the same thing differ by less."""
 FIRST = "normalised_entropy"
+FIRST_MAP = "induction_mass"
 
 
 def report_data(frame: pd.DataFrame, manifest: Mapping[str, Any], thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
@@ -61,6 +64,7 @@ def report_data(frame: pd.DataFrame, manifest: Mapping[str, Any], thumbnails: Se
         "first": names.index(FIRST) if FIRST in names else 0,
         "statistics": [_statistic(name, by_head[name], manifest) for name in names],
         "floor": FLOOR,
+        "first_map": FIRST_MAP,
         "maps": [_map(t, place[t.layer, t.head]) for t in thumbnails if (t.layer, t.head) in place],
         "colours": _base64(sequential()),
         "manifest": dict(manifest),
@@ -80,6 +84,8 @@ def _statistic(name: str, rows: pd.DataFrame, manifest: Mapping[str, Any]) -> di
     # The range is that of the float32 numbers which the page colours.
     known = means[~np.isnan(means)].astype(np.float32).astype(np.float64)
     low, high = (float(known.min()), float(known.max())) if len(known) else (None, None)
+    if low is not None and high is not None and high - low <= ALIKE * max(abs(low), abs(high)):
+        high = low
     log = words["log"] and low is not None and high is not None and 0 < low and high > WIDE * low
     return words | {"name": name, "low": low, "high": high, "log": log} | {c: _column(rows[c]) for c in COLUMNS}
 

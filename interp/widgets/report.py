@@ -16,7 +16,7 @@ from interp.widgets.payload import report_data
 
 MAPS = Path("parts") / "maps"
 WEB = Path(__file__).resolve().parent / "web"
-MODULES = ("dom", "data", "state", "grid", "multiples", "inspector", "ranking", "maps", "about", "main")
+MODULES = ("dom", "data", "state", "about", "grid", "multiples", "inspector", "ranking", "maps", "main")
 
 
 def write_report(folder: Path) -> Path:

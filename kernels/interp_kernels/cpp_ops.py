@@ -20,7 +20,6 @@ HISTOGRAM_BINS = 32
 # Where the tensors that have a gradient stand in the schema of `attention`.
 _ARGUMENTS = 16
 _Q, _K, _V, _SINK = 0, 1, 2, 5
-_LISTS = {6: 13, 8: 5, 9: 5}
 # Where the results with a gradient stand among its results.
 _OUT, _LSE, _ENTROPY = 0, 1, 2
 _ENTROPY_BIT = 1
@@ -127,6 +126,8 @@ def _fake_tile(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, ctx.scale, ctx.softcap, sink_logits, mask, ctx.mask_ints, edit, _, wish, *_ = inputs
+    # torch wants a list back for a list that holds tensors only (an empty one counts as such), and None for any other.
+    ctx.tensor_lists = {i: len(x) for i, x in enumerate(inputs) if isinstance(x, list) and all(isinstance(y, Tensor) for y in x)}
     ctx.lists = len(mask)
     ctx.has_entropy = bool(wish & _ENTROPY_BIT)
     ctx.save_for_backward(q, k, v, sink_logits, *mask, *edit, output[_OUT], output[_LSE], output[_ENTROPY])
@@ -148,7 +149,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         q, k, ctx.scale, ctx.softcap, mask, ctx.mask_ints, edit, v, lse, grad_out, base, grad_entropy
     )
     result: list[Any] = [None] * _ARGUMENTS
-    for place, length in _LISTS.items():
+    for place, length in ctx.tensor_lists.items():
         result[place] = [None] * length
     result[_Q], result[_K], result[_V] = gq, gk, gv
     if sink_logits is not None:

@@ -152,6 +152,8 @@ def refusal(problem: Problem) -> str:
         return f"triton computes in float32, float16 and bfloat16, not {problem.q.dtype}; use portable or reference"
     if problem.q.shape[3] > MAX_HEAD_DIM:
         return f"head dim {problem.q.shape[3]} is over {MAX_HEAD_DIM}"
+    if min(problem.batch, problem.heads, problem.queries, problem.keys, problem.q.shape[3]) == 0:
+        return "an axis is empty"
     if problem.q.device.type == "cuda":
         return ""
     if problem.q.device.type != "cpu":

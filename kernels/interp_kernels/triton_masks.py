@@ -169,14 +169,13 @@ def load_lse(p_lse, o_i, NQ):
 
 
 @triton.jit
-def logit_slope(b_tanh, ed, b_factor, scale_nats, softcap):
-    """Derivative of the final logit (in nats) by the raw product q.k, a factor or a tile."""
-    b_slope = scale_nats
+def raw_gradient(b_ds, b_tanh, ed, b_factor, softcap):
+    """Gradient by the scaled products q.k from that by the final logits (the scale itself is left to the end of the sweep)."""
     if softcap is not None:
-        b_slope = b_slope * (1.0 - b_tanh * b_tanh)
+        b_ds = b_ds * (1.0 - b_tanh * b_tanh)
     if ed.logit_scale is not None:
-        b_slope = b_slope * b_factor
-    return b_slope
+        b_ds = b_ds * b_factor
+    return b_ds
 
 
 @triton.jit

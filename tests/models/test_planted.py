@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from interp.errors import OptionError
-from interp.models.planted import HEADS, LAYERS, PLANTED, VOCAB, planted_parts
+from interp.models.planted import HEADS, LAYERS, VOCAB, planted_parts
 
 
 @torch.no_grad()

@@ -100,7 +100,9 @@ def test_every_attention_goes_through_transformers_interface(family, monkeypatch
         again = hf(**inputs).logits
     assert len(calls) == CALLS[family]
     assert (again - expected).abs().max() < 1e-3
-    own = {"gpt_neox": 12, "phi": 12, "whisper": None, "t5": 7, "bert": 7, "vit": 7, "gpt2": 7, "opt": 7}.get(family, 10)
+    own = {"gpt_neox": 12, "phi": 12, "whisper": None, "t5": 7, "bert": 7, "vit": 7, "gpt2": 7, "opt": 7}.get(
+        family, 10
+    )
     if own is not None:
         assert {shape[-1] for shape, _, _ in calls} == {own}
 
@@ -110,7 +112,9 @@ def test_axes_of_the_grouped_families_are_all_different(family):
     config = tiny_parts(family).hf.config
     heads, groups, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     assert heads % groups == 0
-    assert len({heads, groups, size, config.hidden_size, config.intermediate_size, heads * size, config.vocab_size}) == 7
+    assert (
+        len({heads, groups, size, config.hidden_size, config.intermediate_size, heads * size, config.vocab_size}) == 7
+    )
     assert size != config.hidden_size // heads
 
 

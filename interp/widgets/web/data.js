@@ -26,7 +26,7 @@ export function decode(raw) {
       .sort((a, b) => columns.mean[b] - columns.mean[a] || a - b);
     const defined = order.map((i) => columns.mean[i]);
     const overall = defined.length ? defined.reduce((a, b) => a + b, 0) / defined.length : NaN;
-    return { ...s, ...columns, index, layerMean, order, overall, rank: new Map(order.map((i, r) => [i, r + 1])) };
+    return { ...s, ...columns, index, flat: !(s.high > s.low), layerMean, order, overall, rank: new Map(order.map((i, r) => [i, r + 1])) };
   });
   const maps = raw.maps.map((m) => ({ ...m, codes: new Uint16Array(bytes(m.codes).buffer) }));
   return { ...raw, n, table, statistics, maps };
@@ -38,6 +38,13 @@ export function colourIndex(x, low, high, log) {
   if (!(high > low)) return 0;
   const part = log ? Math.log(x / low) / Math.log(high / low) : (x - low) / (high - low);
   return Math.floor(Math.min(1, Math.max(0, part || 0)) * 255 + 0.5);
+}
+
+// The CSS colour of a head in a statistic's map: no colour where it is undefined, the page's own where all heads are alike.
+export function headColour(data, s, x) {
+  const index = colourIndex(x, s.low, s.high, s.log);
+  if (index < 0) return "transparent";
+  return s.flat ? "var(--wash)" : colour(data.table, index);
 }
 
 export function colour(table, index) {

@@ -12,14 +12,14 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
-// Three significant digits; NaN is "undefined".
-export function number(x) {
+// Three significant digits, or fewer; undefined is a dash.
+export function number(x, digits = 3) {
   if (x === null || x === undefined || Number.isNaN(x)) return "–";
   const size = Math.abs(x);
   if (size === 0) return "0";
   if (size < 5e-4) return x.toExponential(1).replaceAll("-", "−");
   if (size >= 999.5) return Math.round(x).toLocaleString("en-US");
-  return String(Number(x.toPrecision(3))).replace("-", "−");
+  return String(Number(x.toPrecision(digits))).replace("-", "−");
 }
 
 export function count(n) {

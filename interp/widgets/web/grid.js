@@ -1,12 +1,18 @@
 // The chosen statistic, large: a keyboard-driven grid of heads (rows) by layers (columns), layer means above, legend below.
 import { el, number, place } from "./dom.js";
-import { colour, colourIndex, gradient, middle } from "./data.js";
+import { colourIndex, gradient, headColour, middle } from "./data.js";
+import { definition } from "./about.js";
 
 export function createGrid(data, state) {
   const { layers, heads, table } = data, width = layers.length;
   const picker = el("select", { id: "statistic", "aria-label": "statistic" },
     ...data.statistics.map((s) => el("option", { value: s.index, text: s.title })));
-  const definition = el("p", { class: "formula" });
+  const formula = el("code", { class: "formula" }), meaning = el("div", { class: "meaning", hidden: true });
+  const ask = el("button", { type: "button", class: "quiet", "aria-expanded": "false", text: "definition" });
+  ask.addEventListener("click", () => {
+    meaning.hidden = !meaning.hidden;
+    ask.setAttribute("aria-expanded", String(!meaning.hidden));
+  });
   const bars = layers.map(() => el("i"));
   const cells = [];
   const grid = el("div", { class: "grid", role: "grid", "aria-rowcount": heads.length, "aria-colcount": width });
@@ -64,16 +70,16 @@ export function createGrid(data, state) {
   let painted = null;
   const paint = (s) => {
     picker.value = s.index;
-    definition.textContent = s.formula;
+    formula.textContent = s.formula;
+    meaning.replaceChildren(definition(s));
     grid.setAttribute("aria-label", `${s.title} by head (rows) and layer (columns)`);
     cells.forEach((cell, i) => {
-      const index = colourIndex(s.mean[i], s.low, s.high, s.log);
-      cell.classList.toggle("undefined", index < 0);
-      place(cell, { "background-color": index < 0 ? "transparent" : colour(table, index) });
+      cell.classList.toggle("undefined", Number.isNaN(s.mean[i]));
+      place(cell, { "background-color": headColour(data, s, s.mean[i]) });
       cell.setAttribute("aria-label", `${data.name(i)}: ${number(s.mean[i])} ${s.unit}`);
     });
     s.layerMean.forEach((mean, l) => {
-      const part = s.high > s.low && !Number.isNaN(mean) ? colourIndex(mean, s.low, s.high, s.log) / 255 : 0;
+      const part = !s.flat && !Number.isNaN(mean) ? colourIndex(mean, s.low, s.high, s.log) / 255 : 0;
       place(bars[l], { height: `${Math.max(2, 100 * part)}%` });
     });
     [s.low, middle(s), s.high].forEach((x, i) => { ends[i].textContent = number(x); });
@@ -88,12 +94,14 @@ export function createGrid(data, state) {
       cell.setAttribute("aria-selected", String(i === lock));
     });
   });
-  return el("section", { class: "focus", "aria-label": "one statistic, every head" },
-    el("div", { class: "picker" }, el("label", { for: "statistic", text: "Statistic" }), picker, definition),
+  const section = el("section", { class: "focus", "aria-label": "one statistic, every head" },
+    el("div", { class: "picker" }, el("span", { class: "choose" }, picker), formula, ask), meaning,
     el("div", { class: "plot" },
       el("span", { class: "axis-name vertical", text: "head" }),
       el("div", { class: "body" },
         el("div", { class: "row profile", "aria-hidden": "true" }, el("span", { class: "axis" }), ...bars.map((b) => el("span", {}, b))),
         grid, numbers, el("p", { class: "axis-name", text: "layer" }))),
     el("div", { class: "legend" }, el("div", { class: "scale" }, bar, el("div", { class: "ticks" }, ...ends)), unit));
+  // Rows are as high as cells are wide on a common page, within reason.
+  return place(section, { "--layers": width, "--cell": `${Math.min(26, Math.max(10, 720 / width))}px` });
 }

@@ -1,8 +1,8 @@
 // Attention maps of a few heads: a pixel is one exact cell (with its tokens) or a pool of exact cells, and each picture says which.
 import { el, number, place, token } from "./dom.js";
-import { colour, gradient } from "./data.js";
+import { gradient } from "./data.js";
 
-const LABEL = 13;
+const NAMES = { max: "peak (max)", mean: "mean" };
 
 function weight(code, floor) {
   return code === 0 ? 0 : Math.exp(Math.log(floor) * (1 - (code - 1) / 65534));
@@ -78,28 +78,68 @@ function createPicture(data, map) {
   const scale = el("p", { class: "key" }, el("span", { text: "0" }), place(el("i", { class: "ramp" }), { background: gradient(data.table) }),
     el("span", { text: number(map.high) }), el("span", { class: "unit", text: `weight, square-root colours (middle: ${number(map.high / 4)})` }));
   const picture = el("figure", { class: exact ? "picture exact" : "picture pooled" },
-    el("div", { class: "board" }, ...(exact ? [el("span", { class: "corner", text: "query ↓ key →" }), sides[1], sides[0]] : []), frame),
+    el("div", { class: "board" }, ...(exact ? [el("span", { class: "corner", text: "key →\nquery ↓" }), sides[1], sides[0]] : []), frame),
     readout, scale, el("figcaption", { text: what }));
-  return place(picture, { "--rows": map.height, "--cols": map.width, "--label": `${LABEL}px` });
+  return place(picture, { "--rows": map.height, "--cols": map.width });
 }
 
+// A whole map is there pooled by max and by mean: one picture is shown, buttons choose.
+function createWhole(pictures) {
+  if (!pictures.length) return null;
+  const buttons = pictures.map(({ map }) => el("button", { type: "button", text: NAMES[map.pool] }));
+  const show = (chosen) => pictures.forEach(({ node }, i) => {
+    node.hidden = i !== chosen;
+    buttons[i].setAttribute("aria-pressed", String(i === chosen));
+  });
+  buttons.forEach((button, i) => button.addEventListener("click", () => show(i)));
+  show(0);
+  return el("div", { class: "whole" }, el("div", { class: "choice", role: "group", "aria-label": "what a pixel shows" }, ...buttons),
+    ...pictures.map(({ node }) => node));
+}
+
+// One card per pictured head; a strip of small whole maps chooses which card is open.
 export function createMaps(data, state) {
   if (!data.maps.length) return null;
   const cards = new Map();
   for (const map of data.maps) {
     const id = `${map.head_index} ${map.statistic}`;
-    if (!cards.has(id)) cards.set(id, { map, pictures: [] });
-    cards.get(id).pictures.push(createPicture(data, map));
+    if (!cards.has(id)) cards.set(id, { map, whole: [], exact: [] });
+    cards.get(id)[map.pool === "exact" ? "exact" : "whole"].push({ map, node: createPicture(data, map) });
   }
+  const panels = [...cards.values()].map(({ map, whole, exact }, i) => {
+    const lock = el("button", { type: "button", class: "title", text: data.title(map.head_index), title: "lock this head above" });
+    lock.addEventListener("click", () => state.lock(map.head_index));
+    return el("article", { class: "card", role: "tabpanel", id: `card-${i}`, "aria-labelledby": `tab-${i}` },
+      el("h3", {}, lock, el("span", { class: "why", text: map.why })),
+      el("div", { class: "pictures" }, createWhole(whole), ...exact.map(({ node }) => node)));
+  });
+  const tabs = [...cards.values()].map(({ map, whole, exact }, i) => {
+    const small = el("canvas", { "aria-hidden": "true" }), shown = [...whole, ...exact][0].map;
+    Object.assign(small, { width: shown.width, height: shown.height });
+    paintMap(small, data, shown);
+    return el("button", { type: "button", role: "tab", id: `tab-${i}`, "aria-controls": `card-${i}` }, small,
+      el("span", { text: data.name(map.head_index) }), el("small", { text: map.why }));
+  });
+  const open = (chosen) => tabs.forEach((tab, i) => {
+    tab.setAttribute("aria-selected", String(i === chosen));
+    tab.tabIndex = i === chosen ? 0 : -1;
+    panels[i].hidden = i !== chosen;
+  });
+  tabs.forEach((tab, i) => {
+    tab.addEventListener("click", () => open(i));
+    tab.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (step === undefined) return;
+      const next = (i + step + tabs.length) % tabs.length;
+      open(next);
+      tabs[next].focus();
+    });
+  });
+  open(Math.max(0, [...cards.values()].findIndex(({ map }) => map.statistic === data.first_map)));
   return el("section", { class: "attention" },
     el("h2", { text: "Attention maps" }),
-    el("p", { class: "note", text: "Heads that lead one of the statistics, on one text of the scan. Weights are computed exactly, "
-      + "exp(logit − log-sum-exp of the row), and read to three digits; hatched cells are hidden from the query. In tokens · is a space and ↵ a line end." }),
-    el("p", { class: "note caution", text: "Attention weight is not causal effect: a head may look at a token and make no use of it." }),
-    ...[...cards.values()].map(({ map, pictures }) => {
-      const lock = el("button", { type: "button", class: "title", text: data.title(map.head_index) });
-      lock.addEventListener("click", () => state.lock(map.head_index));
-      return el("article", { class: "card" }, el("h3", {}, lock, el("span", { class: "why", text: map.why })),
-        el("div", { class: "pictures" }, ...pictures));
-    }));
+    el("p", { class: "note", text: "Heads that lead a statistic, on the first text of the scan. Every weight is exact, "
+      + "exp(logit − log-sum-exp of its row), and read to three digits; hatched: hidden from the query. In tokens · is a space and ↵ a line end. "
+      + "A head may look at a token and make no use of it." }),
+    el("div", { class: "strip", role: "tablist", "aria-label": "pictured heads" }, ...tabs), ...panels);
 }

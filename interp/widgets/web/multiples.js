@@ -1,6 +1,6 @@
 // Every statistic at once: one small canvas each, a pixel per head, marks that follow the hovered and the locked head.
 import { el, number, place } from "./dom.js";
-import { colour, colourIndex, gradient } from "./data.js";
+import { colourIndex, gradient } from "./data.js";
 
 function paintHeads(canvas, data, s) {
   const { layers, heads, table } = data;
@@ -8,7 +8,7 @@ function paintHeads(canvas, data, s) {
   const image = context.createImageData(layers.length, heads.length);
   for (let i = 0; i < data.n; i++) {
     const index = colourIndex(s.mean[i], s.low, s.high, s.log);
-    if (index < 0) continue;
+    if (index < 0 || s.flat) continue;
     const at = 4 * ((i % heads.length) * layers.length + Math.floor(i / heads.length));
     image.data.set([table[3 * index], table[3 * index + 1], table[3 * index + 2], 255], at);
   }
@@ -25,7 +25,7 @@ function headAt(event, canvas, data) {
 
 function summary(data, s) {
   if (!s.order.length) return "undefined for every head";
-  if (!(s.high > s.low)) return `${number(s.low)} for every head`;
+  if (s.flat) return `${number(s.low)} for every head`;
   return `highest: ${data.name(s.order[0])}`;
 }
 
@@ -44,12 +44,11 @@ function createMap(data, state, s) {
   const value = el("span", { class: "value" });
   const title = el("button", { type: "button", class: "title", title: "enlarge", text: s.title });
   title.addEventListener("click", () => state.pick(s.index));
-  const flat = !(s.high > s.low);
-  const legend = flat ? el("p", { class: "key", text: summary(data, s) }) : el("p", { class: "key" },
+  const legend = s.flat ? el("p", { class: "key", text: summary(data, s) }) : el("p", { class: "key" },
     el("span", { text: number(s.low) }), place(el("i", { class: "ramp" }), { background: gradient(data.table) }),
     el("span", { text: number(s.high) }), el("span", { class: "unit", text: s.unit + (s.log ? ", log" : "") }));
   const frame = el("div", { class: "frame" }, canvas, el("i", { class: "mark hover" }), el("i", { class: "mark lock" }));
-  const map = el("figure", { class: "map", "data-statistic": s.name },
+  const map = el("figure", { class: s.flat && s.order.length ? "map flat" : "map", "data-statistic": s.name },
     el("figcaption", {}, title, value), frame, legend);
   state.subscribe(({ statistic }) => {
     map.classList.toggle("picked", statistic === s);
@@ -70,7 +69,9 @@ export function createMultiples(data, state) {
     coordinates("hover", hover);
     coordinates("lock", lock);
   });
-  place(list, { "--layers": data.layers.length, "--heads": data.heads.length });
+  // Cells are square where that leaves a map neither flat nor tall.
+  const shape = Math.min(4, Math.max(1, data.layers.length / data.heads.length));
+  place(list, { "--layers": data.layers.length, "--heads": data.heads.length, "--shape": shape });
   return el("section", { class: "multiples" },
     el("h2", { text: "Every statistic" }),
     el("p", { class: "note", text: "Layers run left to right, heads top to bottom, as above. Each map has its own range of colours: "

@@ -1,6 +1,6 @@
 // The chosen statistic as a table of heads: sortable, with the spread of each head's values.
 import { count, el, number, place } from "./dom.js";
-import { colour, colourIndex } from "./data.js";
+import { headColour } from "./data.js";
 
 const SHORT = 12;
 const KEYS = [
@@ -55,8 +55,7 @@ export function createRanking(data, state) {
     body.replaceChildren(...shown.map((i) => {
       const lock = el("button", { type: "button", class: "title", text: data.name(i), title: data.title(i) });
       lock.addEventListener("click", (event) => { event.stopPropagation(); state.lock(i); });
-      const index = colourIndex(s.mean[i], s.low, s.high, s.log);
-      const swatch = place(el("i", { class: "swatch" }), { "background-color": colour(data.table, Math.max(0, index)) });
+      const swatch = place(el("i", { class: "swatch" }), { "background-color": headColour(data, s, s.mean[i]) });
       const row = el("tr", { "data-head": i }, el("th", { scope: "row" }, lock), el("td", { class: "mean" }, swatch, number(s.mean[i])),
         el("td", { text: number(s.std[i]) }), spread(s, i, low, high), el("td", { text: number(s.q05[i]) }),
         el("td", { text: number(s.q50[i]) }), el("td", { text: number(s.q95[i]) }), el("td", { text: count(s.count[i]) }));

@@ -57,10 +57,10 @@ def _row_step(
 
 @triton.jit
 def attention_fwd_kernel(
-    p_q, p_k, p_v, p_out, p_lse, p_stats, p_sink, p_part, p_part_acc, mk, ed, co,
+    p_q, p_k, p_v, p_out, p_lse, p_entropy, p_stats, p_sink, p_part, p_part_acc, mk, ed, co,
     H, NQ, NK, D, DV, group, splits, offset, reach, scale, softcap,
     CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ENTROPY: tl.constexpr, ROW_MAX: tl.constexpr, MOMENTS: tl.constexpr,
-    SQUARE: tl.constexpr, DISTANCE: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, UNIT: tl.constexpr, BASE_2: tl.constexpr,
+    SQUARE: tl.constexpr, DISTANCE: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr, PAD_D: tl.constexpr, PAD_DV: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -118,16 +118,16 @@ def attention_fwd_kernel(
         tl.store(p_rows, b_acc, mask=(o_m < NQ)[:, None] & (o_d < DV)[None, :])
     else:
         store_results(
-            st, b_acc, p_out, p_lse, p_stats, p_sink, ed, b, h, o_m, o_d, o_row, plane, NQ, DV,
-            ENTROPY, ROW_MAX, MOMENTS, SQUARE, DISTANCE, co.rest is not None, EXTRA, UNIT, BASE_2,
+            st, b_acc, p_out, p_lse, p_entropy, p_stats, p_sink, ed, b, h, o_m, o_d, o_row, plane, NQ, DV,
+            ENTROPY, ROW_MAX, MOMENTS, SQUARE, DISTANCE, co.rest is not None, EXTRA, BASE_2,
         )  # fmt: skip
 
 
 @triton.jit
 def attention_join_kernel(
-    p_out, p_lse, p_stats, p_sink, p_part, p_part_acc, ed, H, NQ, DV, splits,
+    p_out, p_lse, p_entropy, p_stats, p_sink, p_part, p_part_acc, ed, H, NQ, DV, splits,
     ENTROPY: tl.constexpr, ROW_MAX: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr, DISTANCE: tl.constexpr,
-    REST: tl.constexpr, EXTRA: tl.constexpr, UNIT: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BDV: tl.constexpr,
+    REST: tl.constexpr, EXTRA: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BDV: tl.constexpr,
 ):  # fmt: skip
     """Join the parts of a split forward, part by part, and store the results. Grid: row tiles, B * H."""
     bh = tl.program_id(1).to(tl.int64)
@@ -145,6 +145,6 @@ def attention_join_kernel(
         st, b_alpha, b_beta = joined(st, other, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, EXTRA, BASE_2)
         b_acc = b_acc * b_alpha[:, None] + b_other * b_beta[:, None]
     store_results(
-        st, b_acc, p_out, p_lse, p_stats, p_sink, ed, bh // H, bh % H, o_m, o_d, o_row, plane, NQ, DV,
-        ENTROPY, ROW_MAX, MOMENTS, SQUARE, DISTANCE, REST, EXTRA, UNIT, BASE_2,
+        st, b_acc, p_out, p_lse, p_entropy, p_stats, p_sink, ed, bh // H, bh % H, o_m, o_d, o_row, plane, NQ, DV,
+        ENTROPY, ROW_MAX, MOMENTS, SQUARE, DISTANCE, REST, EXTRA, BASE_2,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from interp_kernels.attention.triton_forward import attention_fwd_kernel, attent
 from interp_kernels.attention.triton_state import BASE
 from interp_kernels.attention.triton_topk import topk
 from interp_kernels.spec.collect import Collect
+from interp_kernels.spec.problem import Problem
 from interp_kernels.triton_args import (
     EditArgs,
     MaskArgs,
@@ -60,11 +62,12 @@ def lower_collect(collect: Collect) -> CollectArgs:
     )
 
 
-def planes(call: AttentionCall) -> list[tuple[str, int]]:
-    """Names and counts of the planes of statistics, in the order in which the kernels write them."""
-    wish = call.collect
+def planes(wish: Collect, has_sink: bool) -> list[tuple[str, int]]:
+    """Names and counts of the planes of statistics, in the order in which the kernels write them.
+
+    The last is always ``unit``: reference logit (in its units) and inverse sum, that is lse without its rounding, for topk and the backward.
+    """
     counted = [
-        ("entropy", int(wish.entropy)),
         ("row_max", int(wish.row_max)),
         ("logit_moments", 2 * wish.logit_moments),
         ("prob_square", int(wish.prob_square)),
@@ -75,8 +78,8 @@ def planes(call: AttentionCall) -> list[tuple[str, int]]:
         ("match", 0 if wish.match is None else wish.match[0].shape[1]),
         ("windows", len(wish.windows)),
         ("offsets", len(wish.offsets)),
-        ("sink_logit_mass", int(call.problem.sink_logits is not None)),
-        ("unit", 2 * (wish.topk > 0)),
+        ("sink_logit_mass", int(has_sink)),
+        ("unit", 2),
     ]
     return [(name, count) for name, count in counted if count]
 
@@ -84,27 +87,56 @@ def planes(call: AttentionCall) -> list[tuple[str, int]]:
 _VECTORS = ("logit_moments", "key_sets", "match", "windows", "offsets")  # results with an axis of their own
 
 
-def forward(call: AttentionCall, splits: int | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+class Results(NamedTuple):
+    """Raw results: out [B, H, Nq, Dv], lse and entropy [B, H, Nq], the planes [P, B, H, Nq], and topk (empty tensors where not asked for)."""
+
+    out: Tensor
+    lse: Tensor
+    entropy: Tensor
+    stats: Tensor
+    topk_index: Tensor
+    topk_prob: Tensor
+
+
+def empty_results(q: Tensor, v: Tensor, collect: Collect, has_sink: bool) -> Results:
+    """Unwritten results of the right shapes, strides and dtypes; all that tracing needs to know."""
+    rows = q.shape[:3]
+    count = sum(n for _, n in planes(collect, has_sink))
+    top = q.shape[2] if collect.topk_rows is None else collect.topk_rows.shape[0]
+    top_shape = (*q.shape[:2], top, collect.topk) if collect.topk else (0,)
+    return Results(
+        out=q.new_empty((*rows, v.shape[3])),
+        lse=q.new_empty(rows, dtype=torch.float32),
+        entropy=q.new_empty(rows if collect.entropy else (0,), dtype=torch.float32),
+        stats=q.new_empty((count, *rows), dtype=torch.float32),
+        topk_index=q.new_empty(top_shape, dtype=torch.int64),
+        topk_prob=q.new_empty(top_shape, dtype=torch.float32),
+    )
+
+
+def forward(call: AttentionCall, splits: int | None = None) -> Results:
     """Out, lse and every statistic of a call. `splits`: over how many programs the keys of a row tile are split; None chooses."""
     p, wish = call.problem, call.collect
+    results = empty_results(p.q, call.v, wish, p.sink_logits is not None)
     mask = lower_mask(p.mask, p.batch, p.heads, p.queries, p.keys, p.q.device)
-    edit = lower_edit(p.edit)
-    layout = planes(call)
-    out = torch.empty(p.batch, p.heads, p.queries, call.v.shape[3], dtype=p.q.dtype, device=p.q.device)
-    rows = (p.batch, p.heads, p.queries)
-    lse = torch.empty(rows, dtype=torch.float32, device=p.q.device)
-    stats = torch.empty(sum(n for _, n in layout), *rows, dtype=torch.float32, device=p.q.device)
-    _sweep(call, mask, edit, lower_collect(wish), out, lse, stats, _splits(call) if splits is None else splits)
-    named: dict[str, Tensor] = {}
-    start = 0
-    for name, count in layout:
-        named[name] = stats[start : start + count].movedim(0, -1) if name in _VECTORS else stats[start]
-        start += count
+    _sweep(call, mask, lower_edit(p.edit), lower_collect(wish), results, _splits(call) if splits is None else splits)
     if wish.topk:
-        unit = stats[start - 2 :]
-        del named["unit"]
-        named["topk_index"], named["topk_prob"] = topk(p, unit, wish.topk, wish.topk_rows)
-    return out, lse, named
+        topk(p, results.stats[-2:], wish.topk_rows, results.topk_index, results.topk_prob)
+    return results
+
+
+def named_statistics(results: Results, collect: Collect, has_sink: bool) -> dict[str, Tensor]:
+    """The results by the names of `Collect`. Only the entropy carries a gradient."""
+    named: dict[str, Tensor] = {"entropy": results.entropy} if collect.entropy else {}
+    start = 0
+    for name, count in planes(collect, has_sink):
+        part = results.stats[start : start + count].detach()
+        named[name] = part.movedim(0, -1) if name in _VECTORS else part[0]
+        start += count
+    del named["unit"]
+    if collect.topk:
+        named |= {"topk_index": results.topk_index, "topk_prob": results.topk_prob.detach()}
+    return named
 
 
 def _splits(call: AttentionCall) -> int:
@@ -116,25 +148,33 @@ def _splits(call: AttentionCall) -> int:
 
 
 def _sweep(
-    call: AttentionCall, mask: MaskArgs, edit: EditArgs, collect: CollectArgs, out: Tensor, lse: Tensor, stats: Tensor, splits: int
+    call: AttentionCall, mask: MaskArgs, edit: EditArgs, collect: CollectArgs, results: Results, splits: int
 ) -> None:
     p, wish = call.problem, call.collect
-    extra = sum(n for name, n in planes(call) if name in ("key_sets", "match", "windows", "offsets"))
+    extra = sum(n for name, n in planes(wish, False) if name in ("key_sets", "match", "windows", "offsets"))
     part = part_acc = None
     width = max(padded(p.q.shape[3]), padded(call.v.shape[3]))
     if splits > 1:
-        part = torch.empty(splits, BASE.value + extra, *lse.shape, dtype=torch.float32, device=lse.device)
-        part_acc = torch.empty(splits, *out.shape, dtype=torch.float32, device=lse.device)
+        part = torch.empty(splits, BASE.value + extra, *results.lse.shape, dtype=torch.float32, device=p.q.device)
+        part_acc = torch.empty(splits, *results.out.shape, dtype=torch.float32, device=p.q.device)
     flags = {
         "ENTROPY": wish.entropy,
         "ROW_MAX": wish.row_max,
         "MOMENTS": wish.logit_moments,
         "SQUARE": wish.prob_square,
         "DISTANCE": wish.distance,
-        "UNIT": wish.topk > 0,
         "BASE_2": is_plain(p),
     }
-    shared = {"p_out": strided(out), "p_lse": lse, "p_stats": stats, "p_sink": sink_vector(call), "p_part": part, "p_part_acc": part_acc, "ed": edit}
+    shared = {
+        "p_out": strided(results.out),
+        "p_lse": results.lse,
+        "p_entropy": results.entropy,
+        "p_stats": results.stats,
+        "p_sink": sink_vector(p),
+        "p_part": part,
+        "p_part_acc": part_acc,
+        "ed": edit,
+    }
     sizes = {"H": p.heads, "NQ": p.queries, "DV": call.v.shape[3], "splits": splits}
     launch(
         attention_fwd_kernel,
@@ -178,7 +218,13 @@ def _sweep(
         )
 
 
-def sink_vector(call: AttentionCall) -> Tensor | None:
+def exact_share(problem: Problem, lse: Tensor, stats: Tensor) -> Tensor:
+    """exp(lse as rounded - lse as summed), float32 [B, H, Nq]: 1 within rounding; 0 for rows that see nothing."""
+    to_nats = math.log(2.0) if is_plain(problem) else 1.0
+    share = (lse.double() - to_nats * stats[-2].double()).exp() * stats[-1].double()
+    return torch.where(lse.isinf(), 0.0, share).float()
+
+
+def sink_vector(problem: Problem) -> Tensor | None:
     """The learned sink logits as float32 [H]."""
-    sink = call.problem.sink_logits
-    return None if sink is None else sink.detach().to(torch.float32).contiguous()
+    return None if problem.sink_logits is None else problem.sink_logits.to(torch.float32).contiguous()

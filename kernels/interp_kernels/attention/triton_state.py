@@ -172,11 +172,11 @@ def load_state(p_part, o_row, m_row, plane, COUNT: tl.constexpr):
 
 @triton.jit
 def store_results(
-    st, b_acc, p_out, p_lse, p_stats, p_sink, ed, b, h, o_m, o_d, o_row, plane, NQ, DV,
+    st, b_acc, p_out, p_lse, p_entropy, p_stats, p_sink, ed, b, h, o_m, o_d, o_row, plane, NQ, DV,
     ENTROPY: tl.constexpr, ROW_MAX: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr, DISTANCE: tl.constexpr,
-    REST: tl.constexpr, EXTRA: tl.constexpr, UNIT: tl.constexpr, BASE_2: tl.constexpr,
+    REST: tl.constexpr, EXTRA: tl.constexpr, BASE_2: tl.constexpr,
 ):  # fmt: skip
-    """Normalise and write a row tile: out, lse, and the planes of statistics in the order of `triton_lowering.PLANES`.
+    """Normalise and write a row tile: out, lse, entropy, and the planes of statistics in the order of `triton_lowering.PLANES`.
 
     o_m [BM] are row numbers, o_d [BDV] features, o_row [BM] positions in a plane [B * H * Nq] (int64). A learned sink joins the denominator here.
     """
@@ -209,10 +209,9 @@ def store_results(
     tl.store(p_rows, b_out.to(p_out.p.dtype.element_ty), mask=m_row[:, None] & (o_d < DV)[None, :])
     tl.store(p_lse + o_row, tl.where(b_some, b_ref * NATS + b_log, -float("inf")), mask=m_row)
 
-    p_next = p_stats + o_row
     if ENTROPY:
-        tl.store(p_next, tl.where(b_some, b_log - NATS * b_centred * b_inverse, 0.0), mask=m_row)
-        p_next += plane
+        tl.store(p_entropy + o_row, tl.where(b_some, b_log - NATS * b_centred * b_inverse, 0.0), mask=m_row)
+    p_next = p_stats + o_row
     if ROW_MAX:
         tl.store(p_next, m * NATS, mask=m_row)
         p_next += plane
@@ -239,6 +238,5 @@ def store_results(
     if p_sink is not None:
         tl.store(p_next, b_own * b_inverse, mask=m_row)
         p_next += plane
-    if UNIT:
-        tl.store(p_next, b_ref, mask=m_row)
-        tl.store(p_next + plane, b_inverse, mask=m_row)
+    tl.store(p_next, b_ref, mask=m_row)
+    tl.store(p_next + plane, b_inverse, mask=m_row)

@@ -16,8 +16,6 @@ from interp_kernels.triton_args import forward_scale, interpreted, is_plain, low
 from interp_kernels.triton_masks import head_limits, load_rows, row_logit_scale, tile_logits, visible_tile, weight
 from interp_kernels.triton_tiles import INTERPRETED, padded, precision
 
-MAX_TOPK = 128
-
 
 @triton.jit
 def attention_topk_kernel(
@@ -78,22 +76,19 @@ def attention_topk_kernel(
         b_value = tl.where(b_index == o_first[:, None], -float("inf"), b_value)
 
 
-def topk(problem: Problem, unit: Tensor, k: int, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Indices int64 and probabilities float32 [B, H, T, k], falling, on the rows `rows` (None: all).
+def topk(problem: Problem, unit: Tensor, rows: Tensor | None, index: Tensor, prob: Tensor) -> None:
+    """Fill `index` (int64) and `prob` (float32), [B, H, T, k], falling, on the rows `rows` (None: all).
 
     `unit` [2, B, H, Nq]: the forward's reference logit (in its units) and inverse sum; weights from them do not carry the rounding of lse.
     """
     p = problem
-    chosen = torch.arange(p.queries, device=p.q.device) if rows is None else rows.contiguous()
-    shape = (p.batch, p.heads, len(chosen), k)
-    index = torch.empty(shape, dtype=torch.int64, device=p.q.device)
-    prob = torch.empty(shape, dtype=torch.float32, device=p.q.device)
-    if len(chosen):
-        attention_topk_kernel[(triton.cdiv(len(chosen), 16), p.batch * p.heads)](
+    count, k = index.shape[2:]
+    if count:
+        chosen = torch.arange(p.queries, device=p.q.device) if rows is None else rows.contiguous()
+        attention_topk_kernel[(triton.cdiv(count, 16), p.batch * p.heads)](
             strided(p.q), strided(p.k), unit, chosen, index, prob,
             lower_mask(p.mask, p.batch, p.heads, p.queries, p.keys, p.q.device), lower_edit(p.edit),
-            p.heads, len(chosen), p.queries, p.keys, p.q.shape[3], p.group, p.offset, forward_scale(p), p.softcap, k,
-            CAUSAL=p.mask.is_causal, BASE_2=is_plain(p), SLOTS=max(2, triton.next_power_of_2(k)), BM=16, BN=INTERPRETED.BN if interpreted() else 64,
-            BD=padded(p.q.shape[3]), PRECISION=precision(p.q.dtype),
+            p.heads, count, p.queries, p.keys, p.q.shape[3], p.group, p.offset, forward_scale(p), p.softcap, k,
+            CAUSAL=p.mask.is_causal, BASE_2=is_plain(p), SLOTS=max(2, triton.next_power_of_2(k)), BM=16,
+            BN=INTERPRETED.BN if interpreted() else 64, BD=padded(p.q.shape[3]), PRECISION=precision(p.q.dtype),
         )  # fmt: skip
-    return index, prob

@@ -63,8 +63,8 @@ bool differentiate(const Plan& plan, Scratch& w, const Group& g, int64_t j0, int
   const int64_t padded = round_up(n, VL);
   const Cover seen = score_group(p, w.rows, g, w.key_panels.data(), j0, n, w.s.data(), TILE);
   if (seen == Cover::none) return false;
-  gemm(g.n, padded, p.Dv, w.grad_out.data() + g.first * plan.ldv, plan.ldv, w.value_panels.data(), NR, p.Dv * NR, w.dp.data(), TILE, false);
-  if (p.softcap != 0) gemm(g.n, padded, p.D, w.rows.q.data() + g.first * w.rows.ldq, w.rows.ldq, w.key_panels.data(), NR, p.D * NR, w.raw.data(), TILE, false);
+  products(g.n, padded, p.Dv, w.grad_out.data() + g.first * plan.ldv, plan.ldv, w.value_panels.data(), w.dp.data(), TILE);
+  if (p.softcap != 0) products(g.n, padded, p.D, w.rows.q.data() + g.first * w.rows.ldq, w.rows.ldq, w.key_panels.data(), w.raw.data(), TILE);
   for (int e = 0; e < g.n; e++) {
     const int r = g.first + e;
     const int64_t at = (w.rows.b * p.H + w.rows.h[r]) * p.Nq + w.rows.i[r];

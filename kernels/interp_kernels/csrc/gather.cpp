@@ -15,13 +15,21 @@ struct Scratch {
   std::vector<double> pixels;
 };
 
-float dot(const float* a, const float* b, int64_t n) {
-  vf sum{};
-  int64_t d = 0;
-  for (; d + VL <= n; d += VL) sum += load(a + d) * load(b + d);
-  float rest = 0;
-  for (; d < n; d++) rest += a[d] * b[d];
-  return hsum(sum) + rest;
+// The final logit of one pair in double: scattered pairs are few, and a logit of some hundreds loses digits in float32.
+double exact_logit(const Problem& p, const Rows& rows, int64_t j) {
+  const MaskData& m = p.mask;
+  const int64_t b = rows.b, h = rows.h[0], i = rows.i[0];
+  const float *q = p.q.at(b, h, i), *k = p.k.at(b, rows.hkv, j);
+  double s = 0;
+  for (int64_t d = 0; d < p.D; d++) s += static_cast<double>(q[d]) * k[d];
+  s *= p.scale;
+  if (p.softcap != 0) s = p.softcap * std::tanh(s / p.softcap);
+  if (m.alibi) s -= static_cast<double>(*m.alibi.at(0, h, 0)) * std::abs(static_cast<double>(rows.pos[0] - j));
+  if (m.bias) s += m.bias.at(b, h, i)[j];
+  if (s == -INF) return s;
+  if (p.edit.logit_scale) s *= *p.edit.logit_scale.at(b, h, i);
+  if (p.edit.key_bias) s += p.edit.key_bias.at(b, h, 0)[j];
+  return s;
 }
 
 }  // namespace
@@ -32,12 +40,11 @@ void single_entries(const Problem& p, const float* lse, const int64_t* i, const 
     const int64_t bh = t / runs, b = bh / p.H, h = bh % p.H;
     for (int64_t e = t % runs * RUN; e < std::min(entries, (t % runs + 1) * RUN); e++) {
       rows_of_head(p, b, h, i[e], 1, w.rows);
-      float s[VL] = {};
-      s[0] = dot(w.rows.q.data(), p.k.at(b, h / p.G, j[e]), p.D);
-      transform_row(p, w.rows, 0, j[e], VL, 1, s);
-      mask_row(p, w.rows, 0, j[e], VL, 1, s);
+      float seen[VL] = {};
+      mask_row(p, w.rows, 0, j[e], VL, 1, seen);
+      const double s = seen[0] == -INF ? -INF : exact_logit(p, w.rows, j[e]);
       const float top = lse[bh * p.Nq + i[e]];
-      out[bh * entries + e] = s[0] == -INF || top == -INF ? 0.0f : std::exp(s[0] - top);
+      out[bh * entries + e] = s == -INF || top == -INF ? 0.0f : static_cast<float>(std::exp(s - top));
     }
   });
 }

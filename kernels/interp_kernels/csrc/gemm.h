@@ -61,6 +61,14 @@ inline void gemm(int m, int64_t n, int64_t K, const float* A, int64_t lda, const
   if (c < n) micro_for<1>(m)(K, A, lda, B, ldb, C + c, ldc, add);
 }
 
+// Dot products of m <= MR rows with packed vectors, s[m, n]. Long ones are summed in blocks, which keeps the error of float32 at that of a good BLAS.
+inline void products(int m, int64_t n, int64_t features, const float* rows, int64_t ldr, const float* panels, float* s, int64_t lds) {
+  constexpr int64_t LONG = 128, BLOCK = 64;
+  const int64_t block = features <= LONG ? features : BLOCK;
+  for (int64_t d = 0; d < features; d += block)
+    gemm(m, n, features - d < block ? features - d : block, rows + d, ldr, panels + d * NR, NR, features * NR, s, lds, d > 0);
+}
+
 // Any number of rows.
 inline void gemm_rows(int64_t m, int64_t n, int64_t K, const float* A, int64_t lda, const float* B, int64_t ldb, int64_t panel, float* C, int64_t ldc, bool add) {
   for (int64_t r = 0; r < m; r += MR) {

@@ -60,6 +60,7 @@ inline void mask_row(const Problem& p, const Rows& rows, int r, int64_t j0, int6
       c = stop;
     }
   }
+  for (int64_t c = real; c < n; c++) s[c] = -INF;
 }
 
 // Logits of group g against keys j0 .. j0 + n - 1, packed at `panels`, into s[c * lds]; rows are padded to a multiple of VL.
@@ -69,7 +70,7 @@ inline Cover score_group(const Problem& p, const Rows& rows, const Group& g, con
   if (seen == Cover::none) return seen;
   const int64_t padded = round_up(n, VL);
   if (padded != n) seen = Cover::part;
-  gemm(g.n, padded, p.D, rows.q.data() + g.first * rows.ldq, rows.ldq, panels, NR, p.D * NR, s, lds, false);
+  products(g.n, padded, p.D, rows.q.data() + g.first * rows.ldq, rows.ldq, panels, s, lds);
   const bool change = transforms(p);
   for (int c = 0; c < g.n && (change || seen == Cover::part); c++) {
     if (change) transform_row(p, rows, g.first + c, j0, padded, n, s + c * lds);
