@@ -10,8 +10,7 @@ from typing import Any, Literal, get_args
 from interp.batch.files import make_folder, read_json, write_json
 from interp.batch.plan import Plan, refuse_other_plan
 from interp.batch.provenance import now
-from interp.batch.result import MANIFEST, PARTS
-from interp.batch.table import STATS_FILE
+from interp.batch.result import MANIFEST, PARTS, STATS_FILE
 from interp.errors import OptionError, OutputError
 
 Resume = Literal["auto", "require", "never"]

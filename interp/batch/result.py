@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from interp.batch.files import read_json
-from interp.batch.table import read_table
-from interp.errors import OptionError, OutputError
+from interp.errors import CorruptFileError, OptionError, OutputError
 
 MANIFEST = "manifest.json"
+STATS_FILE = "stats.parquet"
 REPORT = "report.html"
 PARTS = "parts"
 
@@ -84,3 +86,23 @@ def open_scan(folder: str | Path) -> ScanResult:
         )
         raise OutputError(f"{folder} holds no finished scan ({MANIFEST} is missing); {hint}")
     return ScanResult(folder=folder, manifest=read_json(path))
+
+
+def read_table(folder: Path) -> pd.DataFrame:
+    """Read the table of a folder: columns layer, head, statistic, mean, std, count, min, max, q05 to q95.
+
+    Raises:
+        OutputError: there is none.
+        CorruptFileError: it is damaged.
+    """
+    path = folder / STATS_FILE
+    if not path.exists():
+        raise OutputError(
+            f"{folder} holds no {STATS_FILE}; it is not the folder of a finished scan (run `interp scan` with it as --out)"
+        )
+    try:
+        return pq.read_table(path).to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptFileError(
+            f"{path} is damaged ({error}); delete it and run the scan again: it is made from the shards"
+        ) from error

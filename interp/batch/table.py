@@ -1,4 +1,4 @@
-"""`stats.parquet`: one row per (layer, head, statistic) with mean, spread and quantiles."""
+"""Writing `stats.parquet`: one row per (layer, head, statistic) with mean, spread and quantiles."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.batch.files import write_file
-from interp.errors import CorruptFileError, OutputError
+from interp.batch.result import STATS_FILE
 from interp.stats.declaration import Scale
 from interp.stats.summary import Summary
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 NUMBERS = ("mean", "std", "count", "min", "max", *QUANTILES)
-STATS_FILE = "stats.parquet"
 
 
 def write_table(
@@ -52,26 +50,6 @@ def write_table(
     arrays = [pa.array(values, pa.string() if name == "statistic" else None) for name, values in columns.items()]
     table = pa.Table.from_arrays(arrays, names=list(columns)).replace_schema_metadata(metadata)
     write_file(folder / STATS_FILE, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
-
-
-def read_table(folder: Path) -> pd.DataFrame:
-    """Read the table of a folder.
-
-    Raises:
-        OutputError: there is none.
-        CorruptFileError: it is damaged.
-    """
-    path = folder / STATS_FILE
-    if not path.exists():
-        raise OutputError(
-            f"{folder} holds no {STATS_FILE}; it is not the folder of a finished scan (run `interp scan` with it as --out)"
-        )
-    try:
-        return pq.read_table(path).to_pandas()
-    except (OSError, pa.ArrowException) as error:
-        raise CorruptFileError(
-            f"{path} is damaged ({error}); delete it and run the scan again: it is made from the shards"
-        ) from error
 
 
 def _rows(name: str, summary: Summary, scale: Scale, layers: Sequence[int]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,6 +199,10 @@ class Run(Capture):
     def __len__(self) -> int:
         """Number of texts."""
         return 1 if self._item is not None else next(iter(self._records.values())).lse.shape[0]
+
+    def __iter__(self) -> Iterator[Run]:
+        """The runs of the single texts."""
+        return (self[b] for b in range(len(self)))
 
     def __getitem__(self, item: int) -> Run:
         """The run of one text, without padding."""

@@ -45,7 +45,12 @@ def complain(message: str) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numbers: Sequence[str] = (),
+    multiline: Sequence[str] = (),
 ) -> None:
     """Print a table to standard output; every cell is shown literally.
 
@@ -54,13 +59,18 @@ def print_table(
         columns: headings.
         rows: cells, in the order of the columns.
         numbers: columns that are aligned to the right.
+        multiline: columns whose cells may hold line ends that are meant.
     """
     table = Table(title=Text(printable(title), style="bold"), title_justify="left")
     for column in columns:
         table.add_column(Text(column), justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
+        table.add_row(*(_cell(str(cell), column in multiline) for column, cell in zip(columns, row, strict=True)))
     results().print(table)
+
+
+def _cell(text: str, multiline: bool) -> Text:
+    return Text("\n".join(map(printable, text.split("\n"))) if multiline else printable(text))
 
 
 def print_json(record: Mapping[str, Any]) -> None:

@@ -54,12 +54,13 @@ class Commands(TyperGroup):
             raise typer.Exit(FAILED) from error
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         print(version("interp"))
         raise typer.Exit()
+    return wanted
 
 
 app = typer.Typer(

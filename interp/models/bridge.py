@@ -18,6 +18,7 @@ from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_AR
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -55,6 +56,11 @@ def _as_it_is(tokenizer: PreTrainedTokenizerBase | None, name: str) -> PreTraine
 def _delegate(component: AttentionBridge) -> None:
     """Let one attention component run its Hugging Face attention while only hooks on that path are in use."""
     original = component.original_component
+    wrappers = {id(c.original_component): c for c in component.children() if isinstance(c, GeneralizedComponent)}
+    for name, child in list(original.named_children()):
+        if id(child) in wrappers:
+            # GPT-2's output projection is wrapped but left in its place, so hook_z would be deaf on the fused path.
+            setattr(original, name, wrappers[id(child)])
     inside = {id(m) for m in original.modules()}
     configs = {id(c): c for m in original.modules() if isinstance(c := getattr(m, "config", None), PreTrainedConfig)}
     own = [m for m in component.modules() if isinstance(m, HookPoint) and id(m) not in inside]

@@ -15,7 +15,7 @@ from interp.capture.attend import IMPLEMENTATION, listening, register
 from interp.capture.call import BackendChoice
 from interp.capture.edits import Intervention, editing
 from interp.capture.inputs import Spans, TextOrIds, Tokens
-from interp.capture.outputs import OutputKeeper
+from interp.capture.probe import Probe, Take, Wish
 from interp.capture.record import Keep, Recorder
 from interp.capture.run import Capture, Run
 from interp.capture.sites import attention_sites
@@ -242,12 +242,37 @@ class HookedModel:
 
         Runs with gradients if they are enabled where it is called.
         """
+        outputs: dict[int, Tensor] = {}
+        self.probe(
+            inputs, lambda call, attended: outputs.update({call.site.layer: attended.out}), layers=layers, bos=bos
+        )
+        return outputs
+
+    def probe(
+        self,
+        inputs: TextOrIds,
+        take: Take,
+        *,
+        collect: Wish = lambda call: None,
+        layers: Sequence[int] | None = None,
+        bos: bool | None = None,
+    ) -> None:
+        """One forward pass in which every wanted self-attention call is measured as `collect` says and handed to `take`.
+
+        For analyses that need other measurements than `run` takes; with gradients if they are enabled where it is called.
+
+        Args:
+            inputs: as in `run`.
+            take: gets (`AttentionCall`, `Attended`) of each layer in order.
+            collect: what to collect of a call (`interp.capture.call.Collect`), nothing by default.
+            layers: layers wanted, None for all.
+            bos: as in `run`.
+        """
         self._alive()
-        keeper = OutputKeeper(sites=self._sites, layers=self._wanted_layers(layers), backend=self.backend)
         given = prepare(self.hf, self._tokens, inputs, bos=bos, spans=None, target=None)
-        with listening(keeper):
+        wanted = self._wanted_layers(layers)
+        with listening(Probe(sites=self._sites, layers=wanted, backend=self.backend, collect=collect, take=take)):
             forward(self.hf, given, "none")
-        return keeper.outputs
 
     def generate(self, inputs: TextOrIds, *, bos: bool | None = None, **options: Any) -> Tensor:
         """Generate with Hugging Face's `generate` and its cache, attention through our kernels.
@@ -261,6 +286,10 @@ class HookedModel:
             Token ids [batch, prompt + new].
         """
         self._alive()
+        if "static" in str(options.get("cache_implementation")):
+            raise OptionError(
+                "cache_implementation: static caches want masks as tensors, which interp does not make; leave it out"
+            )
         axis = self._tokens.axis(inputs, bos=bos, spans=None, device=self.device)
         ids, real = (_to_left(x, axis.labels.lengths) for x in axis.padded)
         with torch.no_grad():

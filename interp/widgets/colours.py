@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 STEPS = 256
@@ -20,8 +19,8 @@ GREEN_BULGE = 0.050
 
 
 @cache
-def sequential() -> UInt8[np.ndarray, "256 3"]:
-    """The 256 colours as sRGB bytes, low to high; read-only."""
+def sequential() -> NDArray[np.uint8]:
+    """The 256 colours as sRGB bytes, low to high, uint8 [256, 3]; read-only."""
     t = np.linspace(0.0, 1.0, STEPS)[:, None]
     lab = (1 - t) * np.array(LOW) + t * np.array(HIGH)
     lab[:, 1] -= GREEN_BULGE * np.sin(np.pi * t[:, 0])
@@ -49,9 +48,11 @@ def colourscale(stops: int = 17) -> list[list[float | str]]:
     return [[float(i) / (STEPS - 1), "rgb({}, {}, {})".format(*sequential()[i])] for i in at]
 
 
-def _srgb(lab: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """OKLab to sRGB in [0, 1], clipped to the gamut."""
-    to_lms = np.array([[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.291485548]])
+def _srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
+    """OKLab to sRGB in [0, 1], clipped to the gamut; [n, 3] both."""
+    to_lms = np.array(
+        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.291485548]]
+    )
     to_rgb = np.array(
         [
             [4.0767416621, -3.3077115913, 0.2309699292],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SHORT = 12
+SHORT = 8
 """Characters of a hash or revision that are shown; the manifest below has all of them."""
 
 
@@ -26,13 +26,13 @@ def facts(manifest: Mapping[str, Any], *, layers: int, heads: int) -> list[tuple
     deep = f"{layers}" if of_all in (None, layers) else f"{layers} of {of_all}"
     pairs = [
         ("layers × heads", f"{deep} × {heads}"),
-        ("tokens", _number(_at(manifest, "tokens", "tokens"))),
+        ("tokens", _tokens(manifest)),
         ("distinct tokens", _number(_at(manifest, "tokens", "distinct_tokens"))),
         ("contexts", _contexts(manifest)),
         ("text", _text(_at(manifest, "plan", "text"))),
         ("precision", manifest.get("dtype")),
         ("kernels", ", ".join(map(str, manifest.get("backends") or ()))),
-        ("finished", str(manifest.get("finished") or "").replace("T", " ").replace("Z", " UTC")),
+        ("finished", str(manifest.get("finished") or "").partition("T")[0]),
         ("weights", str(_at(manifest, "model", "revision") or _at(manifest, "model", "sha256") or "")[:SHORT]),
         ("versions", _versions(manifest.get("versions"))),
     ]
@@ -40,15 +40,14 @@ def facts(manifest: Mapping[str, Any], *, layers: int, heads: int) -> list[tuple
 
 
 def notes(manifest: Mapping[str, Any]) -> list[str]:
-    """Sentences that a reader must not miss: text that was left out, and a checkout with changes."""
-    said = []
-    dropped = _at(manifest, "tokens", "dropped", "tokens")
-    if dropped:
-        said.append(f"{dropped:,} tokens at the ends of texts were left out: fewer than {_at(manifest, 'tokens', 'dropped', 'shorter_than')} in a row.")
-    limit = _at(manifest, "plan", "max_tokens")
-    if limit:
-        said.append(f"The scan was told to stop at {limit:,} tokens.")
-    return said
+    """Sentences that a reader must not miss: which text was left out."""
+    dropped, shorter = (_at(manifest, "tokens", "dropped", key) for key in ("tokens", "shorter_than"))
+    return [f"{dropped:,} tokens were left out: ends of texts with fewer than {shorter} tokens."] if dropped else []
+
+
+def _tokens(manifest: Mapping[str, Any]) -> str | None:
+    number, limit = _at(manifest, "tokens", "tokens"), _at(manifest, "plan", "max_tokens")
+    return None if number is None else f"{number:,}" + (" (the limit)" if number == limit else "")
 
 
 def _contexts(manifest: Mapping[str, Any]) -> str | None:
@@ -65,7 +64,7 @@ def _text(record: Mapping[str, Any] | None) -> str | None:
 
 def _versions(record: Mapping[str, Any] | None) -> str:
     shown = ("interp", "torch", "transformers")
-    return ", ".join(f"{name} {record[name]}" for name in shown if record and name in record)
+    return ", ".join(f"{name} {str(record[name]).partition('+')[0]}" for name in shown if record and name in record)
 
 
 def _number(value: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from interp.maps.attention_map import AttentionMap
 from interp.stats.catalogue import find
 from interp.widgets.colours import colourscale
 
-Theme = Literal["light", "dark"]
 TEMPLATES = {"light": "plotly_white", "dark": "plotly_dark"}
 PIXELS = 256
 """Pixels a side beyond which a map is pooled: plotly keeps every cell as text in the notebook."""
@@ -21,21 +20,21 @@ LABELS = 64
 """Tokens a side up to which the axes of a map name them."""
 
 
-def head_heatmap(frame: pd.DataFrame, statistic: str = "entropy", theme: Theme = "light") -> go.Figure:
+def head_heatmap(frame: pd.DataFrame, statistic: str = "entropy", theme: str = "light") -> go.Figure:
     """Draw one statistic of every head: layers from left to right, heads from top to bottom.
 
     Args:
         frame: `run.frame` of one text, or a scan's: columns layer, head, statistic, value.
         statistic: which one.
-        theme: of the page around it.
+        theme: "light" or "dark", as the page around it.
 
     Raises:
-        OptionError: the frame does not have it, or holds several texts.
+        OptionError: the frame does not have it, or holds several texts; an unknown theme.
     """
     rows = frame[frame["statistic"] == statistic]
     if rows.empty:
         raise OptionError(f"no statistic {statistic!r} here; there are: {', '.join(frame['statistic'].unique())}")
-    if rows.duplicated(["layer", "head"]).any():
+    if not rows.set_index(["layer", "head"]).index.is_unique:
         raise OptionError("this table holds several texts; take one, as in run[0].plot(), or average them first")
     grid = rows.pivot(index="head", columns="layer", values="value")
     declared = find([statistic])[0]
@@ -61,7 +60,7 @@ def map_heatmap(
     cols: tuple[int, int] | None = None,
     *,
     pool: Literal["mean", "max"] = "max",
-    theme: Theme = "light",
+    theme: str = "light",
 ) -> go.Figure:
     """Draw an attention map or a rectangle of it: exact cells up to 256 a side, pools of exact cells beyond.
 
@@ -70,13 +69,17 @@ def map_heatmap(
         rows: first query and the one after the last, None for all.
         cols: first key and the one after the last, None for all.
         pool: what a pixel shows where it covers several cells.
-        theme: of the page around it.
+        theme: "light" or "dark", as the page around it.
     """
     (i0, i1), (j0, j1) = rows or (0, amap.shape[0]), cols or (0, amap.shape[1])
     weights = amap.tile((i0, i1), (j0, j1), PIXELS, pool).cpu().numpy().astype(np.float32)
     height, width = weights.shape
     exact = (height, width) == (i1 - i0, j1 - j0)
-    said = "exact weights" if exact else f"{pool} of exact weights in pixels of about {(i1 - i0) / height:.0f} x {(j1 - j0) / width:.0f}"
+    said = (
+        "exact weights"
+        if exact
+        else f"{pool} of exact weights in pixels of about {(i1 - i0) / height:.0f} x {(j1 - j0) / width:.0f}"
+    )
     y, x = (start + np.arange(n) * (stop - start) // n for start, stop, n in ((i0, i1, height), (j0, j1, width)))
     heat = go.Heatmap(
         z=np.where(weights > 0, weights, np.float32(np.nan)),
@@ -96,18 +99,23 @@ def map_heatmap(
     return figure
 
 
-def _figure(heat: go.Heatmap, theme: Theme, title: str, height: int) -> go.Figure:
+def _figure(heat: go.Heatmap, theme: str, title: str, height: int) -> go.Figure:
     if theme not in TEMPLATES:
         raise OptionError(f"theme must be one of {', '.join(TEMPLATES)}; got {theme!r}")
-    layout = {"template": TEMPLATES[theme], "title": {"text": plain(title)}, "height": height, "margin": {"l": 70, "r": 20, "t": 60, "b": 60}}
-    return go.Figure(data=heat, layout=layout)
+    figure = go.Figure(data=heat)
+    margin = {"l": 70, "r": 20, "t": 60, "b": 60}
+    return figure.update_layout(template=TEMPLATES[theme], title={"text": plain(title)}, height=height, margin=margin)
 
 
-def _tokens(tokens: list[str] | None, start: int, stop: int) -> dict[str, object]:
+def _tokens(tokens: list[str] | None, start: int, stop: int) -> dict[str, Any]:
     """Ticks that name every token, where there are few enough."""
     if tokens is None or stop - start > LABELS:
         return {}
-    return {"tickvals": list(range(start, stop)), "ticktext": [plain(t) for t in tokens[start:stop]], "tickfont": {"size": 10}}
+    return {
+        "tickvals": list(range(start, stop)),
+        "ticktext": [plain(t) for t in tokens[start:stop]],
+        "tickfont": {"size": 10},
+    }
 
 
 def plain(text: str) -> str:

@@ -48,7 +48,7 @@ def report_data(frame: pd.DataFrame, manifest: Mapping[str, Any], thumbnails: Se
     if missing or table.empty:
         what = f"the columns {', '.join(missing)} are missing" if missing else "it has no rows"
         raise InputDataError(f"the table of statistics cannot be shown: {what}; it must be the stats.parquet of a scan")
-    if table.duplicated(["layer", "head", "statistic"]).any():
+    if table[["layer", "head", "statistic"]].duplicated().any():
         raise InputDataError("the table of statistics holds a head twice for one statistic; it must be of one scan")
     layers, heads = (sorted(int(x) for x in table[name].unique()) for name in ("layer", "head"))
     index = pd.MultiIndex.from_product([layers, heads], names=["layer", "head"])
@@ -86,8 +86,8 @@ def _statistic(name: str, rows: pd.DataFrame, manifest: Mapping[str, Any]) -> di
     low, high = (float(known.min()), float(known.max())) if len(known) else (None, None)
     if low is not None and high is not None and high - low <= ALIKE * max(abs(low), abs(high)):
         high = low
-    log = words["log"] and low is not None and high is not None and 0 < low and high > WIDE * low
-    return words | {"name": name, "low": low, "high": high, "log": log} | {c: _column(rows[c]) for c in COLUMNS}
+    log = words["log"] and low is not None and high is not None and low > 0 and high > WIDE * low
+    return words | {"name": name, "low": low, "high": high, "log": log} | {c: _column(rows[c].to_numpy(np.float64)) for c in COLUMNS}
 
 
 def _definition(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,9 +97,8 @@ def _definition(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return words | {"over": OVER[declared["axis"]], "log": declared["scale"]["kind"] == "log"}
 
 
-def _column(values: pd.Series) -> float | int | str | list[float | int | None] | None:
+def _column(x: NDArray[np.float64]) -> float | int | str | list[float | int | None] | None:
     """One number where all are equal, else base64 of float32; whole numbers too large for float32 as a list."""
-    x = values.to_numpy(np.float64)
     if np.isnan(x).all():
         return None
     if (x == x[0]).all():

@@ -26,7 +26,17 @@ import torch
 NAME = "interp_kernels_cpu"
 SOURCES = ("attention.cpp", "backward.cpp", "columns.cpp", "gather.cpp", "ops.cpp")
 # No -ffast-math: infinities and NaN are part of the contract. Contraction (a * b + c in one rounding) is wanted.
-FLAGS = ("-O3", "-march=native", "-std=c++20", "-fopenmp", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-g0")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-std=c++20",
+    "-fopenmp",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-g0",
+)
 LINK_FLAGS = ("-fopenmp",)
 
 Progress = Callable[[str], None]

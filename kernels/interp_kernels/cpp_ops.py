@@ -28,9 +28,9 @@ _lock = threading.Lock()
 _registered: list[bool] = []
 
 
-def ready() -> tuple[bool, str]:
+def ready(progress: build.Progress | None = None) -> tuple[bool, str]:
     """Whether the operators can be called in this process, and why not. Builds and registers at the first call."""
-    ok, why = build.ready()
+    ok, why = build.ready(progress)
     if not ok:
         return False, why
     with _lock:
@@ -53,8 +53,22 @@ def _register() -> None:
 
 
 def _fake_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float, sink_logits: Tensor | None, mask: MaybeTensors, mask_ints: list[int],
-    edit: MaybeTensors, collect: MaybeTensors, wish: int, sets: int, topk: int, topk_rows: int, windows: list[int], offsets: list[int],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    softcap: float,
+    sink_logits: Tensor | None,
+    mask: MaybeTensors,
+    mask_ints: list[int],
+    edit: MaybeTensors,
+    collect: MaybeTensors,
+    wish: int,
+    sets: int,
+    topk: int,
+    topk_rows: int,
+    windows: list[int],
+    offsets: list[int],
 ) -> tuple[Tensor, ...]:
     lead = q.shape[:3]
     matches = collect[2]
@@ -84,15 +98,37 @@ def _fake_attention(
 
 
 def _fake_backward(
-    q: Tensor, k: Tensor, scale: float, softcap: float, mask: MaybeTensors, mask_ints: list[int], edit: MaybeTensors,
-    v: Tensor, lse: Tensor, grad_out: Tensor, base: Tensor, grad_entropy: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    scale: float,
+    softcap: float,
+    mask: MaybeTensors,
+    mask_ints: list[int],
+    edit: MaybeTensors,
+    v: Tensor,
+    lse: Tensor,
+    grad_out: Tensor,
+    base: Tensor,
+    grad_entropy: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 def _fake_columns(
-    q: Tensor, k: Tensor, scale: float, softcap: float, mask: MaybeTensors, mask_ints: list[int], edit: MaybeTensors,
-    lse: Tensor, rows: Tensor, subsets: int, received: bool, diagonals: bool, block: int, histogram: bool,
+    q: Tensor,
+    k: Tensor,
+    scale: float,
+    softcap: float,
+    mask: MaybeTensors,
+    mask_ints: list[int],
+    edit: MaybeTensors,
+    lse: Tensor,
+    rows: Tensor,
+    subsets: int,
+    received: bool,
+    diagonals: bool,
+    block: int,
+    histogram: bool,
 ) -> tuple[Tensor, ...]:
     lead, nq, nk = q.shape[:2], q.shape[2], k.shape[2]
 
@@ -111,15 +147,32 @@ def _fake_columns(
 
 
 def _fake_entries(
-    q: Tensor, k: Tensor, scale: float, softcap: float, mask: MaybeTensors, mask_ints: list[int], edit: MaybeTensors,
-    lse: Tensor, i: Tensor, j: Tensor,
+    q: Tensor,
+    k: Tensor,
+    scale: float,
+    softcap: float,
+    mask: MaybeTensors,
+    mask_ints: list[int],
+    edit: MaybeTensors,
+    lse: Tensor,
+    i: Tensor,
+    j: Tensor,
 ) -> Tensor:
     return q.new_empty((*q.shape[:2], i.shape[0]))
 
 
 def _fake_tile(
-    q: Tensor, k: Tensor, scale: float, softcap: float, mask: MaybeTensors, mask_ints: list[int], edit: MaybeTensors,
-    lse: Tensor, row_edges: Tensor, col_edges: Tensor, largest: bool,
+    q: Tensor,
+    k: Tensor,
+    scale: float,
+    softcap: float,
+    mask: MaybeTensors,
+    mask_ints: list[int],
+    edit: MaybeTensors,
+    lse: Tensor,
+    row_edges: Tensor,
+    col_edges: Tensor,
+    largest: bool,
 ) -> Tensor:
     return q.new_empty((*q.shape[:2], row_edges.shape[0] - 1, col_edges.shape[0] - 1))
 
@@ -127,7 +180,9 @@ def _fake_tile(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, ctx.scale, ctx.softcap, sink_logits, mask, ctx.mask_ints, edit, _, wish, *_ = inputs
     # torch wants a list back for a list that holds tensors only (an empty one counts as such), and None for any other.
-    ctx.tensor_lists = {i: len(x) for i, x in enumerate(inputs) if isinstance(x, list) and all(isinstance(y, Tensor) for y in x)}
+    ctx.tensor_lists = {
+        i: len(x) for i, x in enumerate(inputs) if isinstance(x, list) and all(isinstance(y, Tensor) for y in x)
+    }
     ctx.lists = len(mask)
     ctx.has_entropy = bool(wish & _ENTROPY_BIT)
     ctx.save_for_backward(q, k, v, sink_logits, *mask, *edit, output[_OUT], output[_LSE], output[_ENTROPY])

@@ -42,7 +42,7 @@ def servable(problem: Problem) -> tuple[bool, str]:
 def features(x: Tensor) -> Tensor:
     """q, k or v as the kernels read it: float32 with contiguous features (bfloat16 and float16 are widened, which is exact)."""
     x = x.float()
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 and x.is_contiguous() else x.contiguous()
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,7 +111,10 @@ def _documents(mask: Mask) -> tuple[Tensor | None, Tensor | None]:
 def small_ids(rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Two id tensors as int32: as they are where they fit, else renumbered (equal ids stay equal, negative ones negative)."""
     bound = torch.iinfo(torch.int32).max
-    if all(x.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8) or int(x.abs().max()) < bound for x in (rows, keys)):
+    if all(
+        x.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8) or int(x.abs().max()) < bound
+        for x in (rows, keys)
+    ):
         return rows.to(torch.int32).contiguous(), keys.to(torch.int32).contiguous()
     ids, number = torch.unique(torch.cat([rows.flatten(), keys.flatten()]), return_inverse=True)
     number = (number - int((ids < 0).sum())).to(torch.int32)

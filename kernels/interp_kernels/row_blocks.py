@@ -1,7 +1,8 @@
-"""Row blocks: the logits of a few rows at a time against the keys they can see, in buffers of bounded size. What every `portable` kernel is built on.
+"""Row blocks: the logits of a few rows at a time against the keys they can see, in buffers of bounded size.
 
-A problem is cut into slabs (ranges of batch items and key heads), a slab into blocks of rows. A block's columns are the hull of what its rows
-see, so that causal and windowed masks cost what they show; columns that every row sees need no mask. Nothing of size Nq x Nk is ever held.
+What every `portable` kernel is built on. A problem is cut into slabs (ranges of batch items and key heads), a slab into
+blocks of rows. A block's columns are the hull of what its rows see, so that causal and windowed masks cost what they
+show; columns that every row sees need no mask. Nothing of size Nq x Nk is ever held.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class Slab:
         factor = p.scale if p.softcap is None else p.scale / p.softcap
         self.q = (p.q.to(self.dtype) * factor).view(p.batch, p.key_heads, g, p.queries, -1)
         self.k = p.k.to(self.dtype).reshape(p.batch * p.key_heads, p.keys, -1).contiguous()
-        self._key_bias_hides = p.edit is not None and p.edit.key_bias is not None and bool(p.edit.key_bias.isneginf().any())
+        self._key_bias_hides = (
+            p.edit is not None and p.edit.key_bias is not None and bool(p.edit.key_bias.isneginf().any())
+        )
         self._buffers: dict[str, Tensor] = {}
 
     @property
@@ -143,6 +146,18 @@ class Slab:
         for where, mask in hidden:
             s[..., where].masked_fill_(mask, _NONE)
         return Logits(s=s, hidden=hidden, capped=capped, unscaled=unscaled)
+
+    def factors(self, block: Block) -> Tensor | None:
+        """`Edit.factors` entry by entry, [b, h, rows, cols] in the working dtype, or None."""
+        edit = self.problem.edit
+        if edit is None or edit.sets is None or edit.factors is None:
+            return None
+        sets = edit.sets[..., block.cols.start : block.cols.stop]
+        last = sets.shape[2]
+        number = torch.where(sets.any(2), sets.to(torch.uint8).argmax(2), last)
+        shape = (*self.shape, block.rows.stop - block.rows.start)
+        table = part_of_rows(edit.factors, block.rows).to(self.dtype).expand(*shape, last + 1)
+        return table.gather(-1, number[:, :, None].expand(*shape, number.shape[-1]))
 
     def _hidden(self, block: Block) -> tuple[tuple[slice, Tensor], ...]:
         p, parts = self.problem, []

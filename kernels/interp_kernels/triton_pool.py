@@ -13,7 +13,6 @@ import triton.language as tl
 from torch import Tensor
 
 from interp_kernels.spec.problem import Problem
-from interp_kernels.triton_args import lower_edit, lower_mask, strided
 from interp_kernels.triton_masks import (
     head_limits,
     key_tile_ranges,
@@ -23,7 +22,7 @@ from interp_kernels.triton_masks import (
     tile_weights,
     visible_tile,
 )
-from interp_kernels.triton_tiles import launch, padded, precision
+from interp_kernels.triton_tiles import launch, map_args, padded, row_lse
 from interp_kernels.visibility import Span
 
 
@@ -40,7 +39,7 @@ def _weights_of(
     m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
     b_lse = load_lse(p_lse + bh * NQ, o_i, NQ)
-    _, b_p, _ = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True)
+    b_x, b_p, b_tanh = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True)
     return b_p
 
 
@@ -67,7 +66,7 @@ def pool_fwd_kernel(
         o_i = (i0 + tl.arange(0, BM))[:, None]
         rows = tl.minimum(row_stop - i0, BM)
         ranges = key_tile_ranges(mk, ed, limits, i0, rows, NQ, NK, offset, 0, CAUSAL, BN)
-        sink_first, sink_end, near, _, _, end = ranges
+        sink_first, sink_end, near, full, full_end, end = ranges
         for j0 in range(col_first, col_stop, BN):
             last = tl.minimum(j0 + BN, col_stop) - 1
             near_ones = (j0 // BN < end) & (last // BN >= near)
@@ -123,7 +122,7 @@ def pooled(
         lambda meta: (shape[3], shape[2], p.batch * p.heads),
         padded(p.q.shape[3]),
         p.q.dtype,
-        {**own, **map_args(p, lse)},
+        {**own, **map_args(p), "p_lse": row_lse(lse)},
     )
     return total, largest
 
@@ -140,29 +139,6 @@ def cells(problem: Problem, lse: Tensor, rows: Span, cols: Span) -> Tensor:
         lambda meta: (triton.cdiv(width, meta["BN"]), triton.cdiv(height, meta["BM"]), p.batch * p.heads),
         padded(p.q.shape[3]),
         p.q.dtype,
-        {**own, **map_args(p, lse)},
+        {**own, **map_args(p), "p_lse": row_lse(lse)},
     )
     return cell
-
-
-def map_args(problem: Problem, lse: Tensor) -> dict[str, object]:
-    """The arguments that every sweep over the map from (q, k, lse) takes."""
-    p = problem
-    return {
-        "p_q": strided(p.q),
-        "p_k": strided(p.k),
-        "p_lse": lse.to(torch.float32).contiguous(),
-        "mk": lower_mask(p.mask, p.batch, p.heads, p.queries, p.keys, p.q.device),
-        "ed": lower_edit(p.edit),
-        "H": p.heads,
-        "NQ": p.queries,
-        "NK": p.keys,
-        "D": p.q.shape[3],
-        "group": p.group,
-        "offset": p.offset,
-        "scale": p.scale,
-        "softcap": p.softcap,
-        "CAUSAL": p.mask.is_causal,
-        "BD": padded(p.q.shape[3]),
-        "PRECISION": precision(p.q.dtype),
-    }

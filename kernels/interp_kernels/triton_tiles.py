@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 
-from interp_kernels.triton_args import interpreted
+from interp_kernels.spec.problem import Problem
+from interp_kernels.triton_args import interpreted, lower_edit, lower_mask, strided
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +27,6 @@ class Tiling:
     BN: int
     warps: int
     stages: int
-
-    @property
-    def constants(self) -> dict[str, int]:
-        """The compile-time sizes as the kernels name them."""
-        return {"BM": self.BM, "BN": self.BN}
 
 
 def _t(bm: int, bn: int, warps: int, stages: int) -> Tiling:
@@ -44,6 +41,33 @@ TILINGS: dict[tuple[str, str, int], tuple[Tiling, ...]] = {
     ("attention_fwd", "hip", 64): (_t(64, 64, 4, 1),),
     ("attention_fwd", "hip", 128): (_t(64, 64, 4, 1),),
     ("attention_fwd", "hip", 256): (_t(64, 32, 4, 1),),
+    ("attention_join", "cuda", 256): (_t(16, 16, 4, 1),),
+    ("attention_join", "hip", 256): (_t(16, 16, 4, 1),),
+    ("attention_topk", "cuda", 256): (_t(16, 64, 4, 2),),
+    ("attention_topk", "hip", 256): (_t(16, 64, 4, 1),),
+    ("attention_dq", "cuda", 64): (_t(64, 64, 4, 2),),
+    ("attention_dq", "cuda", 128): (_t(64, 64, 4, 2),),
+    ("attention_dq", "cuda", 256): (_t(64, 32, 8, 1),),
+    ("attention_dq", "hip", 64): (_t(64, 64, 4, 1),),
+    ("attention_dq", "hip", 128): (_t(64, 32, 4, 1),),
+    ("attention_dq", "hip", 256): (_t(32, 32, 4, 1),),
+    ("attention_dkdv", "cuda", 64): (_t(64, 64, 4, 2),),
+    ("attention_dkdv", "cuda", 128): (_t(64, 64, 8, 2),),
+    ("attention_dkdv", "cuda", 256): (_t(32, 32, 8, 1),),
+    ("attention_dkdv", "hip", 64): (_t(64, 64, 4, 1),),
+    ("attention_dkdv", "hip", 128): (_t(32, 64, 4, 1),),
+    ("attention_dkdv", "hip", 256): (_t(32, 32, 4, 1),),
+    ("columns_received", "cuda", 128): (_t(64, 64, 4, 3), _t(64, 128, 8, 3)),
+    ("columns_received", "cuda", 256): (_t(32, 64, 4, 2),),
+    ("columns_received", "hip", 256): (_t(64, 64, 4, 1),),
+    ("columns_diagonal", "cuda", 256): (_t(32, 32, 4, 1),),
+    ("columns_diagonal", "hip", 256): (_t(32, 32, 4, 1),),
+    ("columns_histogram", "cuda", 256): (_t(64, 64, 4, 1),),
+    ("columns_histogram", "hip", 256): (_t(64, 64, 4, 1),),
+    ("pool_fwd", "cuda", 256): (_t(32, 32, 4, 1),),
+    ("pool_fwd", "hip", 256): (_t(32, 32, 4, 1),),
+    ("entries_fwd", "cuda", 256): (_t(16, 16, 4, 1),),
+    ("entries_fwd", "hip", 256): (_t(16, 16, 4, 1),),
 }
 # The interpreter pays per tile, not per entry; 16 is the least that a tensor core takes, so small tests cross tile borders.
 INTERPRETED = _t(16, 16, 4, 1)
@@ -51,7 +75,8 @@ INTERPRETED = _t(16, 16, 4, 1)
 
 def tilings(kernel: str, platform: str, width: int, dtype: torch.dtype) -> tuple[Tiling, ...]:
     """Candidates for a kernel on "cuda" or "hip" with head dims up to `width`."""
-    name = f"{kernel}.float32" if dtype == torch.float32 else kernel
+    own = f"{kernel}.float32"
+    name = own if dtype == torch.float32 and any(known == own for known, _, _ in TILINGS) else kernel
     limits = sorted(limit for known, where, limit in TILINGS if known == name and where == platform)
     return TILINGS[name, platform, next(limit for limit in limits if width <= limit)]
 
@@ -61,15 +86,20 @@ def launch(
 ) -> None:
     """Run `kernel` with `args` (by name) on the grid that `grid` makes of the tile sizes; on a GPU with the fastest tiling of its list."""
     if interpreted():
-        kernel[grid](**args, **INTERPRETED.constants)
+        kernel[grid](**args, **constants(kernel, INTERPRETED))
         return
     platform = "cuda" if torch.version.hip is None else "hip"
     _tuned(kernel, tilings(name, platform, width, dtype))[grid](**args, enable_fp_fusion=True)
 
 
+def constants(kernel: Any, tiling: Tiling) -> dict[str, int]:
+    """The compile-time sizes of a tiling that the kernel knows."""
+    return {name: size for name, size in (("BM", tiling.BM), ("BN", tiling.BN)) if name in kernel.arg_names}
+
+
 @cache
 def _tuned(kernel: Any, candidates: tuple[Tiling, ...]) -> Any:
-    configs = [triton.Config(t.constants, num_warps=t.warps, num_stages=t.stages) for t in candidates]
+    configs = [triton.Config(constants(kernel, t), num_warps=t.warps, num_stages=t.stages) for t in candidates]
     return triton.autotune(configs, key=[name for name in ("BD", "BDV", "CAUSAL", "SETS", "SPLIT") if name in kernel.arg_names])(kernel)
 
 
@@ -81,3 +111,30 @@ def padded(width: int) -> int:
 def precision(dtype: torch.dtype) -> str:
     """Products of float32 are taken in full float32 (TF32 would cost three digits); 16-bit inputs have nothing to lose."""
     return "ieee" if dtype == torch.float32 else "tf32"
+
+
+def map_args(problem: Problem) -> dict[str, object]:
+    """The arguments that every kernel over the map takes."""
+    p = problem
+    return {
+        "p_q": strided(p.q),
+        "p_k": strided(p.k),
+        "mk": lower_mask(p.mask, p.batch, p.heads, p.queries, p.keys, p.q.device),
+        "ed": lower_edit(p.edit),
+        "H": p.heads,
+        "NQ": p.queries,
+        "NK": p.keys,
+        "D": p.q.shape[3],
+        "group": p.group,
+        "offset": p.offset,
+        "scale": p.scale,
+        "softcap": p.softcap,
+        "CAUSAL": p.mask.is_causal,
+        "BD": padded(p.q.shape[3]),
+        "PRECISION": precision(p.q.dtype),
+    }
+
+
+def row_lse(lse: Tensor) -> Tensor:
+    """lse as the kernels read it: float32, dense."""
+    return lse.to(torch.float32).contiguous()

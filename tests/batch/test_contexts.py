@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from interp.batch.contexts import Context, Cutting, Tally, cut, ids_sha256, special_tokens
 from interp.batch.texts import as_texts
 from interp.errors import InputDataError, OptionError
@@ -77,7 +78,8 @@ def test_text_after_and_before_is_kept(llama: HookedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "lengths"), [(32, [32]), (48, [32, 16]), (47, [32]), (64, [32, 32]), (80, [32, 32, 16]), (999, [32, 32, 26])]
+    ("limit", "lengths"),
+    [(32, [32]), (48, [32, 16]), (47, [32]), (64, [32, 32]), (80, [32, 32, 16]), (999, [32, 32, 26])],
 )
 @pytest.mark.parametrize("join", [False, True])
 def test_max_tokens_cuts_the_last_context(llama: HookedModel, limit: int, lengths: list[int], join: bool) -> None:

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from interp.batch.files import make_folder, read_json, write_file, write_json
 from interp.batch.interrupt import two_step_interrupts
 from interp.batch.lock import locked
@@ -30,7 +31,9 @@ def test_damaged_json(tmp_path: Path, content: bytes) -> None:
         read_json(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission"), (errno.EIO, "choose")])
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission"), (errno.EIO, "choose")]
+)
 def test_a_failed_write_changes_nothing(tmp_path: Path, number: int, words: str) -> None:
     path = tmp_path / "a.txt"
     path.write_text("before", encoding="utf-8")
@@ -63,9 +66,9 @@ def test_a_folder_under_a_file(tmp_path: Path) -> None:
 
 
 def test_one_user_at_a_time(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        with pytest.raises(OutputError, match=rf"another process \(number {os.getpid()}\) is working on"), locked(tmp_path):
-            pass
+    words = rf"another process \(number {os.getpid()}\) is working on"
+    with locked(tmp_path), pytest.raises(OutputError, match=words), locked(tmp_path):
+        pass
     with locked(tmp_path):
         pass
 

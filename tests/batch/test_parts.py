@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from interp.batch.parts import Shard, fold, read_ids_sha256, read_shard, shard_path, write_shard
-from interp.batch.table import read_table, write_table
+from interp.batch.result import read_table
+from interp.batch.table import write_table
 from interp.errors import CorruptFileError, OutputError
 from interp.stats.declaration import POSITIVE, UNIT
 from interp.stats.summary import Summary

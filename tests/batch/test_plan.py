@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+
 from interp.batch.plan import Plan, plan_key, refuse_other_plan
 from interp.errors import OptionError, PlanMismatchError
 

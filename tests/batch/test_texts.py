@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from interp.batch.texts import as_texts, from_corpus, from_dataset, from_file
 from interp.errors import InputDataError, OfflineError, OptionError
 from interp.tasks.corpus import Document
@@ -29,7 +30,9 @@ def write_csv(path: Path) -> None:
     pd.DataFrame({"n": range(3), "body": ROWS}).to_csv(path, index=False)
 
 
-@pytest.mark.parametrize(("name", "write"), [("d.jsonl", write_jsonl), ("d.parquet", write_parquet), ("d.csv", write_csv)])
+@pytest.mark.parametrize(
+    ("name", "write"), [("d.jsonl", write_jsonl), ("d.parquet", write_parquet), ("d.csv", write_csv)]
+)
 def test_local_data_sets(tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
     path = tmp_path / name
     write(path)

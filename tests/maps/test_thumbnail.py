@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from interp.errors import CorruptFileError, ShapeError
 from interp.maps.thumbnail import Thumbnail, load_thumbnails, thumbnails_to_bytes
 

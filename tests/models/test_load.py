@@ -29,7 +29,7 @@ from interp.models import embedded, hub
 from interp.models.available import available_models
 from interp.models.cache import fault, file_sha256
 from interp.models.embedded import EMBEDDED, cached_at, weights_file
-from interp.models.load import read
+from interp.models.load import load, read
 from interp.models.toy import tiny_inputs, tiny_parts
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -260,6 +260,14 @@ def test_tiny_models_go_by_name():
     assert parts.hf.dtype == torch.float64
     with pytest.raises(OptionError, match="Families: gpt2"):
         read("tiny/qwen4")
+
+
+def test_load_hooks_what_read_reads(folder):
+    plain, model = read(folder), load(folder)
+    assert model.source == plain.source
+    ids = tiny_inputs("gpt2")["input_ids"]
+    with torch.no_grad():
+        assert (model.hf(ids).logits - plain.hf(ids).logits).abs().max() < 1e-3
 
 
 # The hub

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from interp.errors import OptionError
 from interp.tasks import corpus as c
 
@@ -79,7 +80,10 @@ def test_parts_add_up() -> None:
     frame = c.describe().set_index(["part", "split"])
     for column in ("documents", "characters"):
         for part in ("topics", "docstrings", "comments", "all"):
-            assert frame.loc[(part, "train"), column] + frame.loc[(part, "held_out"), column] == frame.loc[(part, "all"), column]
+            assert (
+                frame.loc[(part, "train"), column] + frame.loc[(part, "held_out"), column]
+                == frame.loc[(part, "all"), column]
+            )
         total = sum(frame.loc[(part, "all"), column] for part in ("topics", "docstrings", "comments"))
         assert total == frame.loc[("all", "all"), column]
     assert frame.loc[("all", "all"), "characters"] == sum(len(d.text) for d in c.corpus())
@@ -111,6 +115,10 @@ def test_unknown_choices_are_named(options: dict[str, str]) -> None:
 def test_another_process_reads_the_same_text() -> None:
     code = "from interp.tasks.corpus import corpus, record; print(record(corpus())['sha256'])"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7", "LC_ALL": "C"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "7", "LC_ALL": "C"},
     )
     assert done.stdout.strip() == c.record(c.corpus())["sha256"]

@@ -19,7 +19,7 @@ export function createGrid(data, state) {
   heads.forEach((head, h) => {
     const row = el("div", { class: "row", role: "row" }, el("span", { class: "axis", role: "rowheader", text: String(head) }));
     layers.forEach((_, l) => {
-      const cell = el("div", { class: "cell", role: "gridcell", tabindex: -1, "data-head": l * heads.length + h });
+      const cell = el("div", { class: "cell", role: "gridcell", tabindex: -1, "aria-selected": "false", "data-head": l * heads.length + h });
       cells[l * heads.length + h] = cell;
       row.append(cell);
     });
@@ -85,14 +85,19 @@ export function createGrid(data, state) {
     [s.low, middle(s), s.high].forEach((x, i) => { ends[i].textContent = number(x); });
     unit.textContent = `${s.unit}, mean over ${s.over}${s.log ? "; logarithmic colours" : ""}. Bars above: layer means.`;
   };
+  const marked = { hover: null, lock: null };
+  const mark = (name, head) => {
+    if (marked[name] !== null) cells[marked[name]].classList.remove(name);
+    if (head !== null) cells[head].classList.add(name);
+    marked[name] = head;
+  };
   state.subscribe(({ statistic, hover, lock }) => {
     if (statistic !== painted) paint(statistic);
     painted = statistic;
-    cells.forEach((cell, i) => {
-      cell.classList.toggle("hover", i === hover);
-      cell.classList.toggle("lock", i === lock);
-      cell.setAttribute("aria-selected", String(i === lock));
-    });
+    if (marked.lock !== null) cells[marked.lock].setAttribute("aria-selected", "false");
+    if (lock !== null) cells[lock].setAttribute("aria-selected", "true");
+    mark("hover", hover);
+    mark("lock", lock);
   });
   const section = el("section", { class: "focus", "aria-label": "one statistic, every head" },
     el("div", { class: "picker" }, el("span", { class: "choose" }, picker), formula, ask), meaning,

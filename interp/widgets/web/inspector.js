@@ -34,7 +34,7 @@ export function createInspector(data, state) {
     const mean = head === null ? s.overall : s.mean[head];
     const texts = head === null
       ? [number(s.overall), number(s.low), number(s.high), !s.flat ? data.name(s.order[0]) : "all alike", ""]
-      : [number(mean), number(s.layerMean[layer]), number(s.std[head]), `${number(s.q05[head], 2)} – ${number(s.q95[head], 2)}`, count(s.count[head])];
+      : [number(mean), number(s.layerMean[layer]), number(s.std[head], 2), `${number(s.q05[head], 2)} – ${number(s.q95[head], 2)}`, count(s.count[head])];
     cells.forEach((cell, i) => { cell.textContent = texts[i]; });
     swatch.classList.toggle("undefined", Number.isNaN(mean));
     place(swatch, { "background-color": headColour(data, s, mean) });

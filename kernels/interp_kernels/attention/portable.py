@@ -1,31 +1,30 @@
 """`attention` in plain torch on any device and dtype, by row blocks: exact statistics in O(N) memory, a few passes over each block.
 
-A block holds whole rows, so nothing is rescaled: with m the row's maximum, d = s - m and e = exp(d), every mass is a product or a sum of e over
-l = sum e, and entropy = log l - (sum e d) / l, whose two terms have one sign. Nothing cancels, so results keep the plain tolerance rule.
+A block holds whole rows, so nothing is rescaled and nothing cancels (see `block_statistics`): all results keep the plain tolerance rule.
 Where only out and lse are wanted of a plain causal or full mask on a CPU, torch's own fused kernel gives both.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from interp_kernels.attention import block_statistics as rows_of
 from interp_kernels.attention.api import AttentionCall
-from interp_kernels.attention.backward import differentiable, gradient_gap
+from interp_kernels.attention.backward import differentiable, without_gradient
 from interp_kernels.attention.largest import largest
-from interp_kernels.row_blocks import Block, Logits, Slab, part_of_batch, part_of_rows, slabs
-from interp_kernels.spec.problem import Problem
-from interp_kernels.visibility import Span
+from interp_kernels.row_blocks import Block, Slab, part_of_batch, part_of_rows, slabs
 
 Results = dict[str, Tensor]
-_NONE = float("-inf")
 
 
 def supports(call: AttentionCall) -> tuple[bool, str]:
     """Everything, but gradients of ALiBi slopes and of a dense bias."""
-    return gradient_gap(call)
+    names = without_gradient(call)
+    return (
+        not names,
+        f"it gives no gradient of {' and '.join(names)}; detach, or use backend='reference'" if names else "",
+    )
 
 
 def run(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
@@ -38,22 +37,21 @@ def _forward(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
         return _fused(call)
     results = _empty_results(call)
     for slab in slabs(call.problem):
-        sweep = _Sweep.of(call, slab)
+        sweep = _Sweep(call, slab)
         for block in slab.blocks():
-            for name, value in sweep.measure(block).items():
+            for name, value in sweep.measure(block, results).items():
                 results[name][slab.batch, slab.heads, block.rows.start : block.rows.stop] = value
-            if call.collect.topk:
-                sweep.store_largest(block, results)
     return results.pop("out"), results.pop("lse"), results
 
 
 def _is_fused(call: AttentionCall) -> bool:
     p, mask = call.problem, call.problem.mask
-    refined = mask.window, mask.left, mask.right, mask.query_documents, mask.prefix_length, mask.head_windows, mask.block_keep, mask.alibi_slopes
-    plain = all(x is None for x in (*refined, mask.dense_bias, p.softcap, p.sink_logits, p.edit)) and not mask.hidden
-    # torch's causal flag puts row 0 at key 0; a single row that sees all keys needs no mask.
+    structure = (mask.window, mask.left, mask.right, mask.query_documents, mask.prefix_length, mask.head_windows)
+    extra = (mask.block_keep, mask.alibi_slopes, mask.dense_bias, p.softcap, p.sink_logits, p.edit)
+    plain = all(x is None for x in structure + extra) and not mask.hidden
+    # torch's causal flag puts row 0 at key 0; rows that all see all keys need no mask.
     square = not mask.is_causal or (p.offset == 0 and p.queries == p.keys) or p.offset >= p.keys - 1
-    return plain and square and p.q.device.type == "cpu" and p.q.shape[3] == call.v.shape[3] and p.scale > 0
+    return plain and square and p.q.device.type == "cpu" and p.q.shape[3] == call.v.shape[3]
 
 
 def _fused(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
@@ -67,8 +65,7 @@ def _fused(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
 def _empty_results(call: AttentionCall) -> Results:
     p, wish = call.problem, call.collect
     sizes: dict[str, tuple[int, ...]] = {"lse": ()}
-    flags = ("entropy", "row_max", "prob_square", "distance")
-    sizes |= {name: () for name in flags if getattr(wish, name)}
+    sizes |= {name: () for name in ("entropy", "row_max", "prob_square", "distance") if getattr(wish, name)}
     if wish.logit_moments:
         sizes["logit_moments"] = (2,)
     if wish.key_sets is not None:
@@ -91,45 +88,85 @@ def _empty_results(call: AttentionCall) -> Results:
     return results
 
 
-@dataclass(frozen=True)
-class _Softmax:
-    """One block's softmax: d = s - m, e = exp(d), l = sum e; [b, h, rows] but for d and e. Log sum and lse as if empty rows had total 1."""
-
-    d: Tensor
-    e: Tensor
-    row_max: Tensor
-    l: Tensor
-    inverse: Tensor
-    lse_above_max: Tensor
-    lse: Tensor
-    sink_mass: Tensor | None
-    sink_entropy: Tensor | None
-
-
 class _Sweep:
-    """The measuring of one slab."""
+    """The measuring of one slab, block after block."""
 
-    def __init__(self, call: AttentionCall, slab: Slab, carried: Tensor, topk_rows: Tensor | None) -> None:
-        self.call, self.slab, self.carried, self.topk_rows = call, slab, carried, topk_rows
-        self.largest: tuple[Tensor, Tensor, Tensor] | None = None
-
-    @staticmethod
-    def of(call: AttentionCall, slab: Slab) -> _Sweep:
-        """Put what every block is multiplied with side by side: values, then indicators of the key sets; [b * hkv, Nk, Dv + C]."""
+    def __init__(self, call: AttentionCall, slab: Slab) -> None:
         p, wish = slab.problem, call.collect
-        v = call.v[slab.batch, slab.key_heads].to(slab.dtype).reshape(p.batch * p.key_heads, p.keys, -1)
+        self.wish, self.slab, self.width = wish, slab, call.v.shape[3]
+        v = call.v[slab.batch, slab.key_heads].to(slab.dtype).reshape(slab.k.shape[0], p.keys, -1)
+        self.sets = None
         if wish.key_sets is not None:
-            sets = part_of_batch(wish.key_sets, slab.batch).mT[:, None].expand(p.batch, p.key_heads, -1, -1)
-            v = torch.cat([v, sets.reshape(v.shape[0], p.keys, -1).to(v.dtype)], -1)
-        return _Sweep(call, slab, v.contiguous(), wish.topk_rows)
+            sets = part_of_batch(wish.key_sets, slab.batch).mT.to(slab.dtype)
+            self.sets = sets[:, None].expand(p.batch, p.key_heads, -1, -1).reshape(slab.k.shape[0], p.keys, -1)
+        self.edit = p.edit
+        self.has_factors = p.edit is not None and p.edit.factors is not None
+        # Without factors, values and key sets meet the same weights: one product for both.
+        joined = self.sets is not None and not self.has_factors
+        self.values = torch.cat([v, self.sets], -1) if joined and self.sets is not None else v.contiguous()
 
-    def measure(self, block: Block) -> Results:
-        """Everything asked for of the rows of a block, [b, h, rows, ...]; topk aside, which `store_largest` puts away."""
-        wish = self.call.collect
-        logits = self.slab.logits(block)
-        got: Results = self._rest(logits, block) if wish.rest is not None else {}
-        soft = self._softmax(logits)
-        got |= {"lse": soft.lse} | self._products(soft, block)
+    def measure(self, block: Block, results: Results) -> Results:
+        """Everything asked for of the rows of a block, [b, h, rows, ...]; topk goes to `results` at once, by its own rows."""
+        wish, slab, offset = self.wish, self.slab, self.slab.problem.offset
+        logits = slab.logits(block)
+        soft = rows_of.softmax(logits, slab.problem.sink_logits, slab.buffer("e", *logits.s.shape))
+        got: Results = {"lse": soft.lse}
+        if wish.topk:
+            self._store_largest(block, soft, results)
         if wish.rest is not None:
-            got["rest_mass"] = torch.exp(got["rest_mass"] - soft.row_max_safe) * soft.inverse
-        return got
+            left_out = part_of_batch(wish.rest, slab.batch)[:, None, None, block.cols.start : block.cols.stop]
+            scratch = slab.buffer("rest", *soft.d.shape), slab.buffer("scratch", *soft.d.shape)
+            got["rest_mass"], got["rest_entropy"] = rows_of.rest(logits, soft, left_out, *scratch)
+        if wish.row_max:
+            got["row_max"] = soft.row_max
+        if wish.prob_square:
+            got["prob_square"] = rows_of.prob_square(soft)
+        if wish.distance:
+            got["distance"] = rows_of.distance(soft, block, offset, slab.buffer("scratch", *soft.e.shape))
+        if wish.windows:
+            got["windows"] = rows_of.windows(soft, block, offset, wish.windows)
+        if wish.offsets:
+            got["offsets"] = rows_of.offsets(soft, block, offset, wish.offsets)
+        if wish.match is not None:
+            row_ids, key_ids = (part_of_batch(x, slab.batch) for x in wish.match)
+            ids = row_ids[..., block.rows.start : block.rows.stop], key_ids[..., block.cols.start : block.cols.stop]
+            got["match"] = rows_of.matches(soft, *ids, slab.buffer("scratch", *soft.e.shape))
+        if wish.entropy or wish.logit_moments:
+            logits.fill_hidden(soft.d, 0.0)
+        if wish.logit_moments:
+            got["logit_moments"] = rows_of.moments(soft)
+        if wish.entropy:
+            got["entropy"] = rows_of.entropy(soft)
+        if soft.sink is not None:
+            got["sink_logit_mass"] = soft.sink[0]
+        return got | self._products(soft, block)
+
+    def _products(self, soft: rows_of.Softmax, block: Block) -> Results:
+        """out and key_sets. With factors, e is destroyed."""
+        slab, cols, got = self.slab, slice(block.cols.start, block.cols.stop), {}
+        lead = soft.row_max.shape
+        if self.has_factors and self.sets is not None:
+            got["key_sets"] = torch.bmm(slab.grouped(soft.e), self.sets[:, cols]).view(*lead, -1)
+        factors = slab.factors(block)
+        weights = soft.e if factors is None else soft.e.mul_(factors)
+        product = torch.bmm(slab.grouped(weights), self.values[:, cols]).view(*lead, -1) * soft.inverse[..., None]
+        out = product[..., : self.width]
+        if self.sets is not None and not self.has_factors:
+            got["key_sets"] = product[..., self.width :]
+        elif self.sets is not None:
+            got["key_sets"] = got["key_sets"] * soft.inverse[..., None]
+        if self.edit is not None and self.edit.gate is not None:
+            out = out * part_of_rows(self.edit.gate, block.rows).to(out.dtype)[..., None]
+        return {**got, "out": out}
+
+    def _store_largest(self, block: Block, soft: rows_of.Softmax, results: Results) -> None:
+        wish, slab, rows = self.wish, self.slab, block.rows
+        if wish.topk_rows is None:
+            local, place = slice(None), slice(rows.start, rows.stop)
+        else:
+            place = ((wish.topk_rows >= rows.start) & (wish.topk_rows < rows.stop)).nonzero()[:, 0]
+            local = wish.topk_rows[place] - rows.start
+        value, index = largest(soft.d[:, :, local], wish.topk)
+        probability = torch.exp(value) * soft.inverse[:, :, local, None]
+        results["topk_index"][slab.batch, slab.heads, place] = torch.where(index < 0, -1, index + block.cols.start)
+        results["topk_prob"][slab.batch, slab.heads, place] = probability

@@ -1,12 +1,12 @@
 """Backward kernels of attention for gradients of out, lse and entropy: one row-major sweep for dq, one key-major sweep for dk and dv.
 
-With w the edit's factors, g the gate, dO' = g dO, and x = s - lse = log p:
+With w the edit's factors, g the gate, dO' = g dO, and x = s - ref (the forward's reference logit, log p = x - log sum):
 
-    ds_ij = p_ij (w_ij dO'_i . v_j + c_i - dH_i x_ij),   c_i = dlse_i - dO_i . out_i - dH_i H_i
+    ds_ij = p_ij (w_ij dO'_i . v_j + c_i - dH_i x_ij),   c_i = dlse_i - dO_i . out_i - dH_i (H_i - log sum_i)
     dv_j = sum_i p_ij w_ij dO'_i,   dq_i = scale sum_j ds'_ij k_j,   dk_j = scale sum_i ds'_ij q_i,   ds' = ds (1 - tanh^2) logit_scale
 
-c_i is made by torch in O(N) (`triton_autograd`). Heads that share a key head are summed inside the key-major program: no atomics, so gradients
-repeat bit for bit. The weights are computed again from q, k and lse in both sweeps; memory is O(N).
+c_i is made by torch in O(N) (`triton_ops`). Heads that share a key head are summed inside the key-major program: no atomics, so gradients
+repeat bit for bit. The weights are computed again from q, k, ref and sum in both sweeps; memory is O(N).
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ from interp_kernels.triton_masks import (
     head_limits,
     key_factor,
     key_tile_ranges,
-    load_lse,
     load_rows,
     masked_tile,
     raw_gradient,
     row_logit_scale,
     row_tile_ranges,
-    tile_weights,
+    tile_logits,
     visible_tile,
+    weight,
 )
 
 
 @triton.jit
 def _logit_gradient(
-    b_raw, b_dp, b_lse, b_c, b_dh, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap,
-    MASKED: tl.constexpr, ENTROPY: tl.constexpr,
+    b_raw, b_dp, b_ref, b_inverse, b_c, b_dh, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap,
+    MASKED: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr,
 ):  # fmt: skip
-    """(ds', p w) of a tile; the row vectors b_lse, b_c, b_dh have the shape of o_i."""
-    b_x, b_p, b_tanh = tile_weights(
-        b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED
-    )
+    """(ds', p w) of a tile; the row vectors have the shape of o_i. The logits are the forward's own to the last bit, and so are the weights."""
+    b_s, b_tanh = tile_logits(b_raw, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap)
+    b_x = b_s - b_ref
+    b_p = weight(b_x, BASE_2) * b_inverse
+    if MASKED:
+        b_p = tl.where(m_vis, b_p, 0.0)
     b_pw = b_p
     if ed.factors is not None:
         b_w = key_factor(ed, b, h, o_i, o_j, NQ, NK)
@@ -52,20 +54,22 @@ def _logit_gradient(
 
 
 @triton.jit
-def _row_vectors(p_lse, p_c, p_dh, o_i, NQ, ENTROPY: tl.constexpr):
-    b_lse = load_lse(p_lse, o_i, NQ)
-    b_c = tl.load(p_c + o_i, mask=o_i < NQ, other=0.0)
+def _row_vectors(p_unit, plane, p_c, p_dh, o_i, NQ, ENTROPY: tl.constexpr):
+    m_i = o_i < NQ
+    b_ref = tl.load(p_unit + o_i, mask=m_i, other=0.0)
+    b_inverse = tl.load(p_unit + plane + o_i, mask=m_i, other=0.0)
+    b_c = tl.load(p_c + o_i, mask=m_i, other=0.0)
     b_dh = b_c
     if ENTROPY:
-        b_dh = tl.load(p_dh + o_i, mask=o_i < NQ, other=0.0)
-    return b_lse, b_c, b_dh
+        b_dh = tl.load(p_dh + o_i, mask=m_i, other=0.0)
+    return b_ref, b_inverse, b_c, b_dh
 
 
 @triton.jit
 def _dq_step(
-    b_dq, b_q, b_do, b_lse, b_c, b_dh, b_factor, tile, limits, p_k, k_stride, p_v, v_stride, mk, ed, b, h, o_i,
+    b_dq, b_q, b_do, b_ref, b_inverse, b_c, b_dh, b_factor, tile, limits, p_k, k_stride, p_v, v_stride, mk, ed, b, h, o_i,
     NQ, NK, D, DV, offset, scale, softcap,
-    MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     o_n = tile * BN + tl.arange(0, BN)
@@ -78,19 +82,20 @@ def _dq_step(
     if MASKED:
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
     b_ds, _ = _logit_gradient(
-        b_raw, b_dp, b_lse, b_c, b_dh, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED, ENTROPY
+        b_raw, b_dp, b_ref, b_inverse, b_c, b_dh, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED, ENTROPY, BASE_2
     )
     return tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
 
 
 @triton.jit
 def attention_dq_kernel(
-    p_q, p_k, p_v, p_do, p_lse, p_c, p_dh, p_dq, mk, ed, H, NQ, NK, D, DV, group, offset, scale, softcap,
-    CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    p_q, p_k, p_v, p_do, p_unit, p_c, p_dh, p_dq, mk, ed, H, NQ, NK, D, DV, group, offset, scale, scale_nats, softcap,
+    CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq of one row tile of one head. Grid: row tiles (last first), B * H."""
     bh = tl.program_id(1).to(tl.int64)
+    plane = tl.num_programs(1).to(tl.int64) * NQ
     b = bh // H
     h = bh % H
     i0 = (tl.num_programs(0) - 1 - tl.program_id(0)) * BM
@@ -100,7 +105,7 @@ def attention_dq_kernel(
     b_do = load_rows(p_do.p + b * p_do.b + h * p_do.h, o_i, tl.arange(0, BDV)[None, :], p_do.r, NQ, DV, True, PAD_DV)
     p_k_head = p_k.p + b * p_k.b + (h // group) * p_k.h
     p_v_head = p_v.p + b * p_v.b + (h // group) * p_v.h
-    b_lse, b_c, b_dh = _row_vectors(p_lse + bh * NQ, p_c + bh * NQ, p_dh + bh * NQ, o_i, NQ, ENTROPY)
+    b_ref, b_inverse, b_c, b_dh = _row_vectors(p_unit + bh * NQ, plane, p_c + bh * NQ, p_dh + bh * NQ, o_i, NQ, ENTROPY)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
     limits = head_limits(mk, b, h, NK)
     ranges = key_tile_ranges(mk, ed, limits, i0, BM, NQ, NK, offset, -(1 << 29), CAUSAL, BN)
@@ -108,31 +113,31 @@ def attention_dq_kernel(
     b_dq = tl.zeros([BM, BD], tl.float32)
     for tile in range(full, full_end):
         b_dq = _dq_step(
-            b_dq, b_q, b_do, b_lse, b_c, b_dh, b_factor, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, b, h, o_i,
-            NQ, NK, D, DV, offset, scale, softcap, False, CAUSAL, ENTROPY, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
+            b_dq, b_q, b_do, b_ref, b_inverse, b_c, b_dh, b_factor, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, b, h, o_i,
+            NQ, NK, D, DV, offset, scale, softcap, False, CAUSAL, ENTROPY, BASE_2, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
         )  # fmt: skip
     for index in range(0, sink_end - sink_first + full - near + end - full_end):
         tile = masked_tile(index, sink_first, sink_end, near, full, full_end)
         b_dq = _dq_step(
-            b_dq, b_q, b_do, b_lse, b_c, b_dh, b_factor, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, b, h, o_i,
-            NQ, NK, D, DV, offset, scale, softcap, True, CAUSAL, ENTROPY, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
+            b_dq, b_q, b_do, b_ref, b_inverse, b_c, b_dh, b_factor, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, b, h, o_i,
+            NQ, NK, D, DV, offset, scale, softcap, True, CAUSAL, ENTROPY, BASE_2, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
         )  # fmt: skip
     p_tile = p_dq.p + b * p_dq.b + h * p_dq.h + o_i.to(tl.int64) * p_dq.r + o_d
-    tl.store(p_tile, (b_dq * scale).to(p_dq.p.dtype.element_ty), mask=(o_i < NQ) & (o_d < D))
+    tl.store(p_tile, (b_dq * scale_nats).to(p_dq.p.dtype.element_ty), mask=(o_i < NQ) & (o_d < D))
 
 
 @triton.jit
 def _dkdv_step(
-    b_dk, b_dv, b_k, b_v, tile, limits, p_q, q_stride, p_do, do_stride, p_lse, p_c, p_dh, mk, ed, b, h, o_j,
+    b_dk, b_dv, b_k, b_v, tile, limits, p_q, q_stride, p_do, do_stride, p_unit, plane, p_c, p_dh, mk, ed, b, h, o_j,
     NQ, NK, D, DV, offset, scale, softcap,
-    MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     o_m = tile * BM + tl.arange(0, BM)
     o_i = o_m[None, :]
     b_q = load_rows(p_q, o_m[:, None], tl.arange(0, BD)[None, :], q_stride, NQ, D, MASKED, PAD_D)
     b_do = load_rows(p_do, o_m[:, None], tl.arange(0, BDV)[None, :], do_stride, NQ, DV, MASKED, PAD_DV)
-    b_lse, b_c, b_dh = _row_vectors(p_lse, p_c, p_dh, o_i, NQ, ENTROPY)
+    b_ref, b_inverse, b_c, b_dh = _row_vectors(p_unit, plane, p_c, p_dh, o_i, NQ, ENTROPY)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
     b_raw = tl.dot(b_k, tl.trans(b_q), input_precision=PRECISION)
     b_dp = tl.dot(b_v, tl.trans(b_do), input_precision=PRECISION)
@@ -140,7 +145,7 @@ def _dkdv_step(
     if MASKED:
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
     b_ds, b_pw = _logit_gradient(
-        b_raw, b_dp, b_lse, b_c, b_dh, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED, ENTROPY
+        b_raw, b_dp, b_ref, b_inverse, b_c, b_dh, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED, ENTROPY, BASE_2
     )
     b_dv = tl.dot(b_pw.to(b_do.dtype), b_do, b_dv, input_precision=PRECISION)
     b_dk = tl.dot(b_ds.to(b_q.dtype), b_q, b_dk, input_precision=PRECISION)
@@ -149,12 +154,13 @@ def _dkdv_step(
 
 @triton.jit
 def attention_dkdv_kernel(
-    p_q, p_k, p_v, p_do, p_lse, p_c, p_dh, p_dk, p_dv, mk, ed, H, NQ, NK, D, DV, group, offset, scale, softcap,
-    CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    p_q, p_k, p_v, p_do, p_unit, p_c, p_dh, p_dk, p_dv, mk, ed, H, NQ, NK, D, DV, group, offset, scale, scale_nats, softcap,
+    CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
     PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of one key tile of one key head, over its `group` query heads. Grid: key tiles, B * Hkv."""
     heads = H // group
+    plane = tl.num_programs(1).to(tl.int64) * group * NQ
     b = tl.program_id(1).to(tl.int64) // heads
     key_head = tl.program_id(1).to(tl.int64) % heads
     j0 = tl.program_id(0) * BN
@@ -174,18 +180,18 @@ def attention_dkdv_kernel(
         first, full, full_end, end = row_tile_ranges(mk, ed, limits, j0, BN, NQ, NK, offset, CAUSAL, BM)
         for tile in range(full, full_end):
             b_dk, b_dv = _dkdv_step(
-                b_dk, b_dv, b_k, b_v, tile, limits, p_q_head, p_q.r, p_do_head, p_do.r, p_lse + o_head, p_c + o_head,
+                b_dk, b_dv, b_k, b_v, tile, limits, p_q_head, p_q.r, p_do_head, p_do.r, p_unit + o_head, plane, p_c + o_head,
                 p_dh + o_head, mk, ed, b, h, o_j, NQ, NK, D, DV, offset, scale, softcap,
-                False, CAUSAL, ENTROPY, BM, BD, BDV, PAD_D, PAD_DV, PRECISION,
+                False, CAUSAL, ENTROPY, BASE_2, BM, BD, BDV, PAD_D, PAD_DV, PRECISION,
             )  # fmt: skip
         for index in range(0, full - first + end - full_end):
             tile = tl.where(index < full - first, first + index, full_end + index - (full - first))
             b_dk, b_dv = _dkdv_step(
-                b_dk, b_dv, b_k, b_v, tile, limits, p_q_head, p_q.r, p_do_head, p_do.r, p_lse + o_head, p_c + o_head,
+                b_dk, b_dv, b_k, b_v, tile, limits, p_q_head, p_q.r, p_do_head, p_do.r, p_unit + o_head, plane, p_c + o_head,
                 p_dh + o_head, mk, ed, b, h, o_j, NQ, NK, D, DV, offset, scale, softcap,
-                True, CAUSAL, ENTROPY, BM, BD, BDV, PAD_D, PAD_DV, PRECISION,
+                True, CAUSAL, ENTROPY, BASE_2, BM, BD, BDV, PAD_D, PAD_DV, PRECISION,
             )  # fmt: skip
     p_dk_tile = p_dk.p + b * p_dk.b + key_head * p_dk.h + o_j.to(tl.int64) * p_dk.r + o_d
-    tl.store(p_dk_tile, (b_dk * scale).to(p_dk.p.dtype.element_ty), mask=(o_j < NK) & (o_d < D))
+    tl.store(p_dk_tile, (b_dk * scale_nats).to(p_dk.p.dtype.element_ty), mask=(o_j < NK) & (o_d < D))
     p_dv_tile = p_dv.p + b * p_dv.b + key_head * p_dv.h + o_j.to(tl.int64) * p_dv.r + o_dv
     tl.store(p_dv_tile, b_dv.to(p_dv.p.dtype.element_ty), mask=(o_j < NK) & (o_dv < DV))

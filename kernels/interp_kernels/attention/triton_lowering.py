@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -213,16 +212,21 @@ def _sweep(
         },
     )
     if splits > 1:
-        attention_join_kernel[(triton.cdiv(p.queries, 16), p.batch * p.heads)](
-            **shared, **sizes, **flags, REST=wish.rest is not None, EXTRA=extra, BM=16, BDV=padded(call.v.shape[3])
+        launch(
+            attention_join_kernel,
+            "attention_join",
+            lambda meta: (triton.cdiv(p.queries, meta["BM"]), p.batch * p.heads),
+            width,
+            p.q.dtype,
+            {
+                **shared,
+                **sizes,
+                **flags,
+                "REST": wish.rest is not None,
+                "EXTRA": extra,
+                "BDV": padded(call.v.shape[3]),
+            },
         )
-
-
-def exact_share(problem: Problem, lse: Tensor, stats: Tensor) -> Tensor:
-    """exp(lse as rounded - lse as summed), float32 [B, H, Nq]: 1 within rounding; 0 for rows that see nothing."""
-    to_nats = math.log(2.0) if is_plain(problem) else 1.0
-    share = (lse.double() - to_nats * stats[-2].double()).exp() * stats[-1].double()
-    return torch.where(lse.isinf(), 0.0, share).float()
 
 
 def sink_vector(problem: Problem) -> Tensor | None:

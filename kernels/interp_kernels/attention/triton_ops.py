@@ -5,6 +5,7 @@ The gradients are those of `triton_backward`; the sink logit's own is ``sum_i p_
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,10 +15,9 @@ from torch import Tensor
 from interp_kernels.attention.api import AttentionCall
 from interp_kernels.attention.triton_backward import attention_dkdv_kernel, attention_dq_kernel
 from interp_kernels.attention.triton_lowering import Results, empty_results, forward, named_statistics
-from interp_kernels.triton_args import strided
+from interp_kernels.triton_args import forward_scale, is_plain, strided
 from interp_kernels.triton_codec import decode_collect, decode_problem, encode
-from interp_kernels.triton_pool import map_args
-from interp_kernels.triton_tiles import launch, padded
+from interp_kernels.triton_tiles import launch, map_args, padded
 
 
 @torch.library.custom_op("interp_kernels_triton::attention", mutates_args=())
@@ -39,16 +39,20 @@ def _(
 @torch.library.custom_op("interp_kernels_triton::attention_backward", mutates_args=())
 def attention_backward_op(
     q: Tensor, k: Tensor, v: Tensor, tensors: list[Tensor], spec: str,
-    lse: Tensor, grad_out: Tensor, row_sum: Tensor, grad_entropy: Tensor | None,
+    unit: Tensor, grad_out: Tensor, row_sum: Tensor, grad_entropy: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """dq, dk, dv from dO, the row sums c and the gradient of the entropy (see `triton_backward`)."""
+    """dq, dk, dv from the forward's planes `unit`, dO, the row sums c and the gradient of the entropy by x (see `triton_backward`)."""
     p = decode_problem(q, k, None, tensors, spec)
     if p.edit is not None and p.edit.gate is not None:
         grad_out = (grad_out * p.edit.gate[..., None]).to(v.dtype)
     dq, dk, dv = _empty_gradients(q, k, v)
     width = max(padded(q.shape[3]), padded(v.shape[3]))
     args = {
-        **map_args(p, lse),
+        **map_args(p),
+        "p_unit": unit,
+        "scale": forward_scale(p),
+        "scale_nats": p.scale,
+        "BASE_2": is_plain(p),
         "p_v": strided(v),
         "p_do": strided(grad_out.to(v.dtype)),
         "p_c": row_sum,
@@ -81,7 +85,7 @@ def attention_backward_op(
 @attention_backward_op.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, tensors: list[Tensor], spec: str,
-    lse: Tensor, grad_out: Tensor, row_sum: Tensor, grad_entropy: Tensor | None,
+    unit: Tensor, grad_out: Tensor, row_sum: Tensor, grad_entropy: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return _empty_gradients(q, k, v)
 
@@ -106,22 +110,21 @@ def _backward(
     row_sum = -(grad_out.float() * out.float()).sum(-1)
     if grad_lse is not None:
         row_sum = row_sum + grad_lse
-    if not entropy.numel():
-        grad_entropy = None
-    if grad_entropy is not None:
-        grad_entropy = grad_entropy.contiguous()
+    unit = stats[-2:]
+    inner_sum, by_x = row_sum, None
+    if entropy.numel() and grad_entropy is not None:
+        p = decode_problem(q, k, None, tensors, ctx.spec)
+        by_x = (grad_entropy * (math.log(2.0) if is_plain(p) else 1.0)).contiguous()
         row_sum = row_sum - grad_entropy * entropy
-    # The kernels take exp(s - lse) with lse rounded to float32; the rows' gradients carry the correction. A row that sees nothing has lse -inf,
-    # whose gradient may be anything, and passes nothing on.
-    correction = exact_share(decode_problem(q, k, None, tensors, ctx.spec), lse, stats)
+        # log of the inverse sum; a row that sees nothing has an inverse sum of 0 and passes nothing on.
+        inner_sum = row_sum - grad_entropy * torch.where(unit[1] > 0, unit[1], 1.0).log()
     dq, dk, dv = attention_backward_op(
-        q, k, v, tensors, ctx.spec, lse, (grad_out * correction[..., None]).to(v.dtype), row_sum * correction,
-        None if grad_entropy is None else grad_entropy * correction,
-    )  # fmt: skip
+        q, k, v, tensors, ctx.spec, unit.contiguous(), grad_out.contiguous(), inner_sum.contiguous(), by_x
+    )
     dsink = None
     if sink_logits is not None:
         log_share = torch.where(lse.isinf(), float("-inf"), sink_logits.float()[:, None] - lse)
-        slope = row_sum if grad_entropy is None else row_sum - grad_entropy * log_share
+        slope = row_sum if by_x is None else row_sum - grad_entropy * log_share
         dsink = (log_share.exp() * slope).sum((0, 2)).to(sink_logits.dtype)
     return dq, dk, dv, dsink, [None] * ctx.count, None
 

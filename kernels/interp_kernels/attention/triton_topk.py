@@ -12,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 from interp_kernels.spec.problem import Problem
-from interp_kernels.triton_args import forward_scale, interpreted, is_plain, lower_edit, lower_mask, strided
+from interp_kernels.triton_args import forward_scale, is_plain
 from interp_kernels.triton_masks import head_limits, load_rows, row_logit_scale, tile_logits, visible_tile, weight
-from interp_kernels.triton_tiles import INTERPRETED, padded, precision
+from interp_kernels.triton_tiles import launch, map_args
 
 
 @triton.jit
@@ -85,10 +85,22 @@ def topk(problem: Problem, unit: Tensor, rows: Tensor | None, index: Tensor, pro
     count, k = index.shape[2:]
     if count:
         chosen = torch.arange(p.queries, device=p.q.device) if rows is None else rows.contiguous()
-        attention_topk_kernel[(triton.cdiv(count, 16), p.batch * p.heads)](
-            strided(p.q), strided(p.k), unit, chosen, index, prob,
-            lower_mask(p.mask, p.batch, p.heads, p.queries, p.keys, p.q.device), lower_edit(p.edit),
-            p.heads, count, p.queries, p.keys, p.q.shape[3], p.group, p.offset, forward_scale(p), p.softcap, k,
-            CAUSAL=p.mask.is_causal, BASE_2=is_plain(p), SLOTS=max(2, triton.next_power_of_2(k)), BM=16,
-            BN=INTERPRETED.BN if interpreted() else 64, BD=padded(p.q.shape[3]), PRECISION=precision(p.q.dtype),
-        )  # fmt: skip
+        own = {
+            "p_unit": unit,
+            "p_rows": chosen,
+            "p_index": index,
+            "p_prob": prob,
+            "T": count,
+            "K": k,
+            "BASE_2": is_plain(p),
+            "SLOTS": max(2, triton.next_power_of_2(k)),
+        }
+        args = map_args(p)
+        launch(
+            attention_topk_kernel,
+            "attention_topk",
+            lambda meta: (triton.cdiv(count, meta["BM"]), p.batch * p.heads),
+            args["BD"],
+            p.q.dtype,
+            {**args, **own, "scale": forward_scale(p)},
+        )

@@ -22,8 +22,7 @@ from interp_kernels.triton_masks import (
     upper_width,
     visible_tile,
 )
-from interp_kernels.triton_pool import map_args
-from interp_kernels.triton_tiles import launch
+from interp_kernels.triton_tiles import launch, map_args, row_lse
 
 
 @triton.jit
@@ -47,7 +46,7 @@ def columns_diagonal_kernel(
     if (mk.window is not None or mk.windows is not None) and mk.sinks is None:
         stop = tl.where(shift + offset < limits[4], stop, 0)
     sums = ()
-    for _ in tl.static_range(SUBSETS):
+    for c in tl.static_range(SUBSETS):
         sums = sums + (tl.zeros([BN], tl.float32),)
     o_d = tl.arange(0, BD)
     o_shear = tl.arange(0, BM)[:, None] - o_t[None, :] + BN - 1
@@ -61,7 +60,7 @@ def columns_diagonal_kernel(
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_key, NQ, NK, offset, CAUSAL) & (o_j >= 0)
         b_lse = load_lse(p_lse + bh * NQ, o_i, NQ)
         b_factor = row_logit_scale(ed, b, h, o_i, NQ)
-        _, b_p, _ = tile_weights(
+        b_x, b_p, b_tanh = tile_weights(
             b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_key, NQ, NK, offset, scale, softcap, True
         )
         b_band = tl.gather(b_p, o_shear, 1)
@@ -80,7 +79,7 @@ def diagonals(problem: Problem, lse: Tensor, rows: Tensor) -> Tensor:
     p = problem
     count = p.queries + p.keys - 1
     out = torch.empty(p.batch, p.heads, rows.shape[1], count, dtype=torch.float32, device=p.q.device)
-    args = map_args(p, lse)
+    args = map_args(p) | {"p_lse": row_lse(lse)}
     launch(
         columns_diagonal_kernel,
         "columns_diagonal",

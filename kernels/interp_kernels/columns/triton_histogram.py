@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from interp_kernels.columns.triton_received import row_words
 from interp_kernels.spec.collect import HISTOGRAM_BINS
 from interp_kernels.spec.problem import Problem
 from interp_kernels.triton_masks import (
@@ -24,8 +23,7 @@ from interp_kernels.triton_masks import (
     tile_weights,
     visible_tile,
 )
-from interp_kernels.triton_pool import map_args
-from interp_kernels.triton_tiles import launch
+from interp_kernels.triton_tiles import launch, map_args, row_lse
 
 
 @triton.jit
@@ -46,12 +44,12 @@ def columns_histogram_kernel(
     b_lse = load_lse(p_lse + bh * NQ, o_i, NQ)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
     limits = head_limits(mk, b, h, NK)
-    sink_first, sink_end, near, _, _, end = key_tile_ranges(
+    sink_first, sink_end, near, full, full_end, end = key_tile_ranges(
         mk, ed, limits, i0, BM, NQ, NK, offset, 0, CAUSAL, BN
     )
     counts = ()
     masses = ()
-    for _ in tl.static_range(BINS):
+    for c in tl.static_range(BINS):
         counts = counts + (tl.zeros([BM], tl.float32),)
         masses = masses + (tl.zeros([BM], tl.float32),)
     sinks = sink_end - sink_first
@@ -61,7 +59,7 @@ def columns_histogram_kernel(
         b_k = load_rows(p_k.p + b * p_k.b + (h // group) * p_k.h, o_j, o_d[:, None], p_k.r, NK, D, True, True)
         b_raw = tl.dot(b_q, b_k, input_precision=PRECISION)
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
-        b_x, b_p, _ = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True)
+        b_x, b_p, b_tanh = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True)
         # Hidden entries fall into no bin; weights that float32 takes for 0 are smaller than 2^-31 all the same.
         b_bin = tl.where(m_vis & (b_x > -float("inf")), tl.minimum(tl.maximum(-b_x * LOG2E, 0.0), 31.0), -1.0)
         b_bin = tl.floor(b_bin)
@@ -84,7 +82,7 @@ def histogram(problem: Problem, lse: Tensor, rows: Tensor) -> tuple[Tensor, Tens
     p = problem
     shape = (p.batch, p.heads, HISTOGRAM_BINS, p.queries)
     count, mass = (torch.empty(shape, dtype=torch.float32, device=p.q.device) for _ in range(2))
-    args = map_args(p, lse)
+    args = map_args(p) | {"p_lse": row_lse(lse)}
     bins = 8
     launch(
         columns_histogram_kernel,

@@ -18,8 +18,7 @@ from interp_kernels.triton_masks import (
     tile_weights,
     visible_tile,
 )
-from interp_kernels.triton_pool import map_args
-from interp_kernels.triton_tiles import launch
+from interp_kernels.triton_tiles import launch, map_args, row_lse
 
 
 @triton.jit
@@ -36,7 +35,7 @@ def _column_step(
     m_vis = None
     if MASKED:
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
-    _, b_p, _ = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED)
+    b_x, b_p, b_tanh = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED)
     b_word = tl.load(words.p + b * words.b + o_i, mask=o_i < NQ, other=0)
     grown = ()
     for c in tl.static_range(SUBSETS):
@@ -63,7 +62,7 @@ def columns_received_kernel(
     limits = head_limits(mk, b, h, NK)
     first, full, full_end, end = row_tile_ranges(mk, ed, limits, j0, BN, NQ, NK, offset, CAUSAL, BM)
     sums = ()
-    for _ in tl.static_range(SUBSETS):
+    for c in tl.static_range(SUBSETS):
         sums = sums + (tl.zeros([BN], tl.float32),)
     for tile in range(full, full_end):
         sums = _column_step(
@@ -92,7 +91,7 @@ def received(problem: Problem, lse: Tensor, rows: Tensor) -> Tensor:
     """Float32 [B, H, S, Nk]: sum over each subset's rows of the weights."""
     p = problem
     out = torch.empty(p.batch, p.heads, rows.shape[1], p.keys, dtype=torch.float32, device=p.q.device)
-    args = map_args(p, lse)
+    args = map_args(p) | {"p_lse": row_lse(lse)}
     own = {"p_received": out, "words": row_words(rows), "SUBSETS": rows.shape[1], "PAD_D": args["BD"] != p.q.shape[3]}
     launch(
         columns_received_kernel,

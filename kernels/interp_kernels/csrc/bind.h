@@ -80,10 +80,12 @@ inline void fill(EditData& e, const MaybeTensors& t) {
   e.gate = maybe<float>(t[4]);
 }
 
+inline bool has_rows(const at::Tensor& x) { return x.size(3) == 1 || x.stride(3) == 1; }
+
 inline Problem problem(const at::Tensor& q, const at::Tensor& k, double scale, double softcap, const MaybeTensors& mask, at::IntArrayRef mask_ints,
                        const MaybeTensors& edit) {
   TORCH_CHECK(q.scalar_type() == at::kFloat && k.scalar_type() == at::kFloat, "interp_kernels_cpu: wanted float32 q and k");
-  TORCH_CHECK(q.stride(3) == 1 && k.stride(3) == 1, "interp_kernels_cpu: wanted q and k with contiguous features");
+  TORCH_CHECK(has_rows(q) && has_rows(k), "interp_kernels_cpu: wanted q and k with contiguous features");
   TORCH_CHECK(mask.size() == 13 && mask_ints.size() == 5 && edit.size() == 5, "interp_kernels_cpu: wrong number of slots");
   Problem p;
   p.B = q.size(0), p.H = q.size(1), p.Nq = q.size(2), p.D = q.size(3);
@@ -97,7 +99,7 @@ inline Problem problem(const at::Tensor& q, const at::Tensor& k, double scale, d
 }
 
 inline void set_values(Problem& p, const at::Tensor& v) {
-  TORCH_CHECK(v.scalar_type() == at::kFloat && v.stride(3) == 1, "interp_kernels_cpu: wanted float32 v with contiguous features");
+  TORCH_CHECK(v.scalar_type() == at::kFloat && has_rows(v), "interp_kernels_cpu: wanted float32 v with contiguous features");
   p.v = View<float>{data<float>(v), v.stride(0), v.stride(1), v.stride(2)};
   p.Dv = v.size(3);
 }

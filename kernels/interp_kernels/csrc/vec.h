@@ -88,15 +88,19 @@ constexpr float TANH_C3 = 2.170296837e-02f, TANH_C4 = -8.182676533e-03f, TANH_C5
 
 // e^x for EXP_FLOOR <= x <= 88: x = n ln 2 + r, a polynomial of degree 6 in r (relative error 3e-9), then the exponent bits.
 inline vf exp_floored(vf x) {
-  const float log2e = 1.44269504088896341f, ln2 = 0.693147180559945309f;
+  constexpr float log2e = 1.44269504088896341f, ln2 = 0.693147180559945309f;
 #if defined(__AVX512F__)
   vf n = (vf)_mm512_roundscale_ps((__m512)(x * log2e), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
-  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   vf shifted = x * log2e + magic;
   vf n = shifted - magic;
 #endif
-  vf r = x - n * ln2;  // float(ln 2) is off by 2e-9 only, so one product is enough
+#if defined(__FMA__) || defined(__aarch64__)
+  vf r = x - n * ln2;  // float(ln 2) is off by 2e-9 only, so one fused product is enough
+#else
+  vf r = x - n * 0.693359375f - n * (ln2 - 0.693359375f);
+#endif
   vf p = r * EXP_C6 + EXP_C5;
   p = p * r + EXP_C4;
   p = p * r + EXP_C3;

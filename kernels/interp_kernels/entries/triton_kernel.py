@@ -1,4 +1,4 @@
-"""Single attention weights p_ij = exp(s_ij - lse_i) at a list of pairs: BE pairs a program, D products each, no tensor core, O(E D)."""
+"""Single attention weights p_ij = exp(s_ij - lse_i) at a list of pairs: BM pairs a program, D products each, no tensor core, O(E D)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ import triton.language as tl
 from torch import Tensor
 
 from interp_kernels.spec.problem import Problem
-from interp_kernels.triton_args import lower_edit, lower_mask, strided
 from interp_kernels.triton_masks import head_limits, load_lse, load_rows, row_logit_scale, tile_weights, visible_tile
-from interp_kernels.triton_tiles import padded
+from interp_kernels.triton_tiles import launch, map_args, row_lse
 
 
 @triton.jit
 def entries_fwd_kernel(
     p_q, p_k, p_lse, p_i, p_j, p_weight, mk, ed, H, E, NQ, NK, D, group, offset, scale, softcap,
-    CAUSAL: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr,
+    CAUSAL: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """BE pairs of one head. Grid: tiles of pairs, B * H."""
+    """BM pairs of one head. Grid: tiles of pairs, B * H."""
     bh = tl.program_id(1).to(tl.int64)
     b = bh // H
     h = bh % H
-    o_e = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
+    o_e = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM)
     m_e = o_e < E
     o_i = tl.load(p_i + o_e, mask=m_e, other=0).to(tl.int32)[:, None]
     o_j = tl.load(p_j + o_e, mask=m_e, other=0).to(tl.int32)[:, None]
@@ -42,11 +41,13 @@ def weights_at(problem: Problem, lse: Tensor, i: Tensor, j: Tensor) -> Tensor:
     p = problem
     weight = torch.empty(p.batch, p.heads, len(i), dtype=torch.float32, device=p.q.device)
     if len(i):
-        block = 32
-        entries_fwd_kernel[(triton.cdiv(len(i), block), p.batch * p.heads)](
-            strided(p.q), strided(p.k), lse.contiguous(), i.contiguous(), j.contiguous(), weight,
-            lower_mask(p.mask, p.batch, p.heads, p.queries, p.keys, p.q.device), lower_edit(p.edit),
-            p.heads, len(i), p.queries, p.keys, p.q.shape[3], p.group, p.offset, p.scale, p.softcap,
-            CAUSAL=p.mask.is_causal, BE=block, BD=padded(p.q.shape[3]),
-        )  # fmt: skip
+        args = map_args(p)
+        launch(
+            entries_fwd_kernel,
+            "entries_fwd",
+            lambda meta: (triton.cdiv(len(i), meta["BM"]), p.batch * p.heads),
+            args["BD"],
+            p.q.dtype,
+            {**args, "p_lse": row_lse(lse), "p_i": i.contiguous(), "p_j": j.contiguous(), "p_weight": weight, "E": len(i)},
+        )
     return weight

@@ -21,5 +21,9 @@ def run(call: TileCall) -> Tensor:
     """The pixels, float32 [B, H, height, width]."""
     flat = FlatProblem.of(call.problem)
     return torch.ops.interp_kernels_cpu.tile(
-        *flat.arguments(), call.lse.float().contiguous(), call.row_edges.contiguous(), call.col_edges.contiguous(), call.pool == "max"
+        *flat.arguments(),
+        call.lse.float().contiguous(),
+        call.row_edges.contiguous(),
+        call.col_edges.contiguous(),
+        call.pool == "max",
     )

@@ -359,9 +359,9 @@ SMALL = tuple(name for name in NAMES if name not in LARGE)
 
 
 @cache
-def case(name: str) -> Case:
-    """The case of that name (float32 tensors; do not write to them)."""
-    return _BUILDERS[name](name)
+def case(name: str, dtype: torch.dtype = torch.float32) -> Case:
+    """The case of that name, q, k and v rounded to `dtype` (do not write to its tensors)."""
+    return _BUILDERS[name](name) if dtype == torch.float32 else case(name).cast(dtype)
 
 
 @st.composite

@@ -6,11 +6,12 @@ The rule: a backend's error against the float64 `reference` is at most twice the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import pytest
 import torch
-from kernel_definition import attend, column_sums, entry_map, logits, pooled
+from kernel_definition import ORDERS, attend, column_sums, entry_map, logits, pooled
 from torch import Tensor
 
 import interp_kernels
@@ -90,15 +91,16 @@ class Truth:
     largest_logit: float
 
 
+@lru_cache(maxsize=256)
 def truth_of(case, *, reference: bool = True) -> Truth:
-    """The truth in float64 (of `reference`, or of the suite's own definition), and the worst same-precision error of two orders of the scaling."""
+    """The truth in float64 (of `reference`, or of the suite's own definition), and the worst same-precision error over `ORDERS`."""
     if reference:
         got = interp_kernels.attention(**case.attention_arguments(), backend="reference")
         want = {"out": reference_out(case), "lse": got.lse, **got.stats}
     else:
         want = attend(case)
     work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
-    dense = [attend(case, work, scale_first=order) for order in (False, True)]
+    dense = [attend(case, work, order) for order in ORDERS]
     s, seen = logits(case, torch.float64)
     largest = float(s[seen].abs().max()) if bool(seen.any()) else 0.0
     return Truth(
@@ -172,23 +174,22 @@ def assert_topk(case, index: Tensor, prob: Tensor, truth: Truth) -> None:
     assert bool((prob.diff(dim=-1) <= 0).all()), f"{case.name}: topk_prob does not fall"
 
 
-def assert_columns(
-    case,
-    lse: Tensor,
-    got: dict[str, Tensor],
-    collect: ColumnCollect = ALL_COLUMNS,
-    want: dict[str, Tensor] | None = None,
-) -> None:
+def assert_columns(case, lse: Tensor, got: dict[str, Tensor], collect: ColumnCollect = ALL_COLUMNS) -> None:
     """Judge the results of `columns` against the dense float64 map from the same lse."""
     work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
-    want = column_sums(case, lse, case.rows, collect) if want is None else want
-    dense = column_sums(case, lse, case.rows, collect, work)
-    assert set(got) == set(want)
-    for name in want:
-        assert got[name].dtype in (work, torch.float64), f"{name}: got {got[name].dtype}"
-        if not name.startswith("histogram"):
-            assert_within(f"{case.name}: {name}", got[name], want[name], worst_error(dense[name], want[name]))
+    sums = {name: x for name, x in got.items() if not name.startswith("histogram")}
+    assert len(got) - len(sums) == (2 if collect.histogram else 0)
+    if sums:
+        judged = replace(collect, histogram=False)
+        want = column_sums(case, lse, case.rows, judged)
+        dense = [column_sums(case, lse, case.rows, judged, work, order) for order in ORDERS]
+        assert set(sums) == set(want)
+        for name, value in sums.items():
+            error = max(worst_error(d[name], want[name]) for d in dense)
+            assert value.dtype == work, f"{name}: got {value.dtype}"
+            assert_within(f"{case.name}: {name}", value, want[name], error)
     if collect.histogram:
+        assert {got[name].dtype for name in ("histogram_count", "histogram_mass")} == {work}
         assert_histogram(case, lse, got["histogram_count"], got["histogram_mass"])
 
 
@@ -228,15 +229,78 @@ def assert_tile(case, lse: Tensor, rows, cols, size, pool: str, got: Tensor) -> 
     height, width = (size, size) if isinstance(size, int) else size
     edges = [_edges(*rows, height), _edges(*cols, width)]
     want = pooled(entry_map(case, lse), *edges, pool)
-    dense = pooled(entry_map(case, lse, work), *edges, pool)
-    assert_within(f"{case.name}: tile {rows} x {cols} {pool}", got, want, worst_error(dense, want))
+    dense = [pooled(entry_map(case, lse, work, order), *edges, pool) for order in ORDERS]
+    assert_within(f"{case.name}: tile {rows} x {cols} {pool}", got, want, max(worst_error(d, want) for d in dense))
 
 
 def assert_entries(case, lse: Tensor, i: Tensor, j: Tensor, got: Tensor) -> None:
     """Judge `entries` against the dense float64 map from the same lse."""
     work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
     want = entry_map(case, lse)[:, :, i, j]
-    assert_within(f"{case.name}: entries", got, want, worst_error(entry_map(case, lse, work)[:, :, i, j], want))
+    dense = [entry_map(case, lse, work, order)[:, :, i, j] for order in ORDERS]
+    assert_within(f"{case.name}: entries", got, want, max(worst_error(d, want) for d in dense))
+
+
+# ---------------------------------------------------------------------- gradients
+RESULTS = ("out", "lse", "entropy")
+
+
+def with_leaves(case, *, edits: bool):
+    """(case, leaves): the case on copies that require a gradient, by name: q, k, v, sink_logits and, if asked, the tensors of its edit."""
+    of_call = {name: getattr(case, name) for name in ("q", "k", "v", "sink_logits")}
+    of_edit = {} if case.edit is None or not edits else {n: getattr(case.edit, n) for n in EDIT_LEAVES}
+    there = {n: x.detach().clone() for n, x in {**of_call, **of_edit}.items() if x is not None}
+    # In float64 every leaf is float64: a gradient has its leaf's dtype.
+    wide = case.q.dtype == torch.float64
+    leaves = {n: (x.double() if wide else x).requires_grad_() for n, x in there.items()}
+    edit = case.edit
+    if of_edit:
+        edit = replace(case.edit, **{n: leaves[n] for n in of_edit if n in leaves})
+    called = {n: leaves.get(n) for n in of_call}
+    return replace(case, edit=edit, collect=interp_kernels.Collect(entropy=True), **called), leaves
+
+
+EDIT_LEAVES = ("logit_scale", "key_bias", "factors", "gate")
+
+
+def gradients_of(results: dict[str, Tensor], leaves: dict[str, Tensor], parts=RESULTS) -> dict[str, Tensor]:
+    """Gradients of a fixed random weighting of out, lse (where finite) and entropy."""
+    loss = torch.zeros((), dtype=torch.float64)
+    for number, name in enumerate(RESULTS):
+        g = torch.Generator().manual_seed(number)
+        weight = torch.randn(results[name].shape, generator=g, dtype=torch.float64)
+        if name in parts:
+            # Not a product: 0 times -inf is NaN.
+            value = torch.where(results[name].detach().isfinite(), results[name], 0.0)
+            loss = loss + (value.double() * weight).sum()
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return {n: torch.zeros_like(x) if d is None else d for (n, x), d in zip(leaves.items(), found, strict=True)}
+
+
+def defined_gradients(
+    case, *, edits: bool, parts=RESULTS, dtype: torch.dtype = torch.float64, order=ORDERS[0]
+) -> dict[str, Tensor]:
+    """Gradients by torch's own autograd through the dense map of the suite's definition."""
+    problem, leaves = with_leaves(case, edits=edits)
+    return gradients_of(attend(problem, dtype, order), leaves, parts)
+
+
+def backend_gradients(case, backend: str, *, edits: bool, parts=RESULTS) -> dict[str, Tensor]:
+    """Gradients of a backend."""
+    problem, leaves = with_leaves(case, edits=edits)
+    got = run_attention(problem, backend)
+    return gradients_of({"out": got.out, "lse": got.lse, **got.stats}, leaves, parts)
+
+
+def assert_gradients(case, backend: str, *, edits: bool = False, parts=RESULTS) -> None:
+    """The tolerance rule on gradients: the dense formula in the same precision is differentiated by torch."""
+    work = torch.float64 if case.q.dtype == torch.float64 else torch.float32
+    got = backend_gradients(case, backend, edits=edits, parts=parts)
+    want = defined_gradients(case.cast(torch.float64), edits=edits, parts=parts)
+    dense = [defined_gradients(case, edits=edits, parts=parts, dtype=work, order=order) for order in ORDERS]
+    for name, value in got.items():
+        error = max(worst_error(d[name], want[name]) for d in dense)
+        assert_within(f"{case.name}: gradient of {name}", value, want[name], error)
 
 
 def _edges(start: int, stop: int, bins: int) -> list[int]:

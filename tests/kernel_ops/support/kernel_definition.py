@@ -6,7 +6,9 @@ In float64 it is the truth that `reference` is checked against; in a lower dtype
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,8 +51,19 @@ def sees(mask, batch: int, heads: int, queries: int, keys: int) -> Tensor:
     return torch.tensor(entries, dtype=torch.bool).view(batch, heads, queries, keys)
 
 
-def logits(case, dtype: torch.dtype, scale_first: bool = False) -> tuple[Tensor, Tensor]:
-    """(s, seen): final logits [B, H, Nq, Nk] with -inf where hidden, and visibility after edits. Differentiable in every tensor of the case."""
+@dataclass(frozen=True)
+class Order:
+    """An order of the operations on q.k: exact arithmetic gives one result in all of them, so they show the noise of a precision."""
+
+    scale_first: bool = False
+    features_reversed: bool = False
+
+
+ORDERS = tuple(Order(first, flipped) for first in (False, True) for flipped in (False, True))
+
+
+def logits(case, dtype: torch.dtype, order: Order = ORDERS[0]) -> tuple[Tensor, Tensor]:
+    """(s, seen): final logits [B, H, Nq, Nk], -inf where hidden, and visibility after edits. Differentiable in all tensors."""
     mask, edit = case.mask, case.edit
     batch, heads, queries, _ = case.q.shape
     keys, group = case.k.shape[2], case.q.shape[1] // case.k.shape[1]
@@ -61,7 +74,8 @@ def logits(case, dtype: torch.dtype, scale_first: bool = False) -> tuple[Tensor,
     for b in range(batch):
         for h in range(heads):
             q, k = case.q[b, h].to(dtype), case.k[b, h // group].to(dtype)
-            s = (q * scale) @ k.T if scale_first else (q @ k.T) * scale
+            q, k = (q.flip(-1), k.flip(-1)) if order.features_reversed else (q, k)
+            s = (q * scale) @ k.T if order.scale_first else (q @ k.T) * scale
             if case.softcap is not None:
                 s = case.softcap * torch.tanh(s / case.softcap)
             if mask.alibi_slopes is not None:
@@ -105,9 +119,9 @@ def plogp(p: Tensor) -> Tensor:
     return torch.where(live, -p * torch.log(torch.where(live, p, torch.ones_like(p))), torch.zeros_like(p))
 
 
-def attend(case, dtype: torch.dtype = torch.float64, scale_first: bool = False) -> dict[str, Tensor]:
+def attend(case, dtype: torch.dtype = torch.float64, order: Order = ORDERS[0]) -> dict[str, Tensor]:
     """Everything `attention` can give for `case`: ``out``, ``lse``, the statistics asked for, and ``p`` (the dense map, for the checks)."""
-    s, seen = logits(case, dtype, scale_first)
+    s, seen = logits(case, dtype, order)
     p, lse, sink = weights(case, s, seen)
     batch, heads, queries, keys = s.shape
     group, edit, wish = heads // case.k.shape[1], case.edit, case.collect
@@ -166,9 +180,11 @@ def attend(case, dtype: torch.dtype = torch.float64, scale_first: bool = False) 
     return got
 
 
-def column_sums(case, lse: Tensor, rows: Tensor, wish, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def column_sums(
+    case, lse: Tensor, rows: Tensor, wish, dtype: torch.dtype = torch.float64, order: Order = ORDERS[0]
+) -> dict[str, Tensor]:
     """Everything `columns` can give, from the dense map exp(s - lse); ``histogram_p`` is the map itself, for tolerant histogram checks."""
-    p = entry_map(case, lse, dtype)
+    p = entry_map(case, lse, dtype, order)
     batch, heads, queries, keys = p.shape
     rows = rows.expand(batch, -1, queries)
     subset = [p * rows[:, None, c, :, None] for c in range(rows.shape[1])]
@@ -176,13 +192,8 @@ def column_sums(case, lse: Tensor, rows: Tensor, wish, dtype: torch.dtype = torc
     if wish.received:
         got["received"] = torch.stack([x.sum(2) for x in subset], 2)
     if wish.diagonals:
-        got["diagonals"] = torch.stack(
-            [
-                torch.stack([x.diagonal(keys - 1 - d, 2, 3).sum(-1) for d in range(queries + keys - 1)], -1)
-                for x in subset
-            ],
-            2,
-        )
+        numbers = range(keys - 1, -queries, -1)  # torch counts diagonals as j - i
+        got["diagonals"] = torch.stack([_along(subset, d) for d in numbers], -1)
     if wish.block:
         n, rows_of, cols_of = wish.block, range(0, queries, wish.block), range(0, keys, wish.block)
         for name, pool in (("block_sum", torch.sum), ("block_max", torch.amax)):
@@ -202,9 +213,9 @@ def column_sums(case, lse: Tensor, rows: Tensor, wish, dtype: torch.dtype = torc
     return got
 
 
-def entry_map(case, lse: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+def entry_map(case, lse: Tensor, dtype: torch.dtype = torch.float64, order: Order = ORDERS[0]) -> Tensor:
     """The dense map exp(s - lse), [B, H, Nq, Nk]; 0 where hidden."""
-    s, seen = logits(case, dtype)
+    s, seen = logits(case, dtype, order)
     known = lse.to(dtype)
     known = torch.where(known > -INF, known, torch.zeros_like(known))
     return torch.where(
@@ -213,13 +224,15 @@ def entry_map(case, lse: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def pooled(p: Tensor, row_edges: list[int], col_edges: list[int], pool: str) -> Tensor:
-    """A dense map pooled over uneven bins, pixel after pixel."""
-    reduce = torch.mean if pool == "mean" else torch.amax
-    lines = [
-        torch.stack([reduce(p[:, :, a:b, c:d], (2, 3)) for c, d in zip(col_edges, col_edges[1:], strict=False)], -1)
-        for a, b in zip(row_edges, row_edges[1:], strict=False)
-    ]
-    return torch.stack(lines, -2)
+    """A dense map pooled over uneven bins: every bin of rows, then every bin of columns."""
+    reduce = torch.sum if pool == "mean" else torch.amax
+    lines = torch.stack([reduce(p[:, :, a:b], 2) for a, b in itertools.pairwise(row_edges)], 2)
+    cells = torch.stack([reduce(lines[..., a:b], 3) for a, b in itertools.pairwise(col_edges)], 3)
+    if pool == "max":
+        return cells
+    return cells / torch.tensor(
+        [[(b - a) * (d - c) for c, d in itertools.pairwise(col_edges)] for a, b in itertools.pairwise(row_edges)]
+    )
 
 
 def _topk(p: Tensor, seen: Tensor, k: int, rows) -> dict[str, Tensor]:
@@ -233,6 +246,10 @@ def _topk(p: Tensor, seen: Tensor, k: int, rows) -> dict[str, Tensor]:
                 prob.append([*(line[j] for j in keys), *[0.0] * (k - len(keys))])
     shape = (*p.shape[:2], len(rows), k)
     return {"topk_index": torch.tensor(index).view(shape), "topk_prob": torch.tensor(prob, dtype=p.dtype).view(shape)}
+
+
+def _along(subset: list[Tensor], number: int) -> Tensor:
+    return torch.stack([x.diagonal(number, 2, 3).sum(-1) for x in subset], 2)
 
 
 def _listed(x: Tensor | None, n: int, default) -> list:

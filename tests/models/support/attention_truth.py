@@ -227,6 +227,14 @@ def run_kwargs(family: str, count: int = 3) -> dict[str, Any]:
     return {"inputs": list(TEXTS[:count])}
 
 
+def forward_kwargs(family: str, tokenizer: Any, kwargs: dict[str, Any], b: int) -> dict[str, Tensor]:
+    """The same example as keyword arguments of the Hugging Face model, unpadded, tokenised by its own tokenizer."""
+    read = {name: x[b : b + 1] if isinstance(x, Tensor) else torch.tensor([tokenizer(x[b])["input_ids"]])
+            for name, x in kwargs.items()}  # fmt: skip
+    first = {"vit": "pixel_values", "whisper": "input_features"}.get(family, "input_ids")
+    return {{"inputs": first, "target": "decoder_input_ids"}[name]: x for name, x in read.items()}
+
+
 def item_kwargs(kwargs: dict[str, Any], b: int) -> dict[str, Any]:
     """The arguments for one example of `run_kwargs`, as a run of one."""
     one = {}

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from interp.models.families import SPECIALS
+
 MIN_ALPHA_ROWS = 16
 NAN = float("nan")
 
@@ -102,15 +104,15 @@ def _matches(p: Tensor, ids: list[int], wanted) -> Tensor:
     return out
 
 
-def byte_sets(ids: list[int], alphabet: dict[int, int]) -> dict[str, list[bool]]:
-    """Special tokens and punctuation of a text in the byte tokenizer's ids; `alphabet`: id -> byte, special tokens left out."""
-    marks = {ord(c) for c in string.punctuation}
-    return {"special": [i not in alphabet for i in ids], "punctuation": [alphabet.get(i) in marks for i in ids]}
+def byte_sets(ids: list[int], tokenizer) -> dict[str, list[bool]]:
+    """Special tokens (the byte tokenizer's first ids) and ASCII punctuation of a text."""
+    marks = {tokenizer(c, add_special_tokens=False)["input_ids"][0] for c in string.punctuation}
+    return {"special": [i < len(SPECIALS) for i in ids], "punctuation": [i in marks for i in ids]}
 
 
-def close(got: Tensor, want: Tensor, *, tolerance: float = 1e-5) -> float:
+def error(got: Tensor, want: Tensor) -> float:
     """Largest error |got - want| / max(1, |want|); infinite if NaN or shapes differ."""
     if got.shape != want.shape or not torch.equal(got.isnan(), want.isnan()):
         return math.inf
-    error = (got.double() - want).abs() / want.abs().clamp(min=1.0)
-    return float(error.nan_to_num(0.0).max()) if error.numel() else 0.0
+    gap = (got.double() - want).abs() / want.abs().clamp(min=1.0)
+    return float(gap.nan_to_num(0.0).max()) if gap.numel() else 0.0

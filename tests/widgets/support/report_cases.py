@@ -43,7 +43,13 @@ def frame(statistics: Sequence[str] = STATISTICS) -> pd.DataFrame:
     parts = []
     for name in statistics:
         mean = values(name).reshape(-1)
-        columns = {"value": mean, "std": mean / 4, "count": np.where(np.isnan(mean), 0, ROWS), "min": mean / 8, "max": mean * 2}
+        columns = {
+            "value": mean,
+            "std": mean / 4,
+            "count": np.where(np.isnan(mean), 0, ROWS),
+            "min": mean / 8,
+            "max": mean * 2,
+        }
         quantiles = {"q05": mean / 4, "q25": mean / 2, "q50": mean * 0.9, "q75": mean * 1.2, "q95": mean * 1.5}
         index = {"layer": np.repeat(LAYERS, HEADS), "head": np.tile(np.arange(HEADS), len(LAYERS)), "statistic": name}
         parts.append(pd.DataFrame(index | columns | quantiles))
@@ -69,7 +75,14 @@ def manifest(model: str = "planted", **changed: Any) -> dict[str, Any]:
     return {
         "kind": "scan",
         "plan": {"text": {"kind": "corpus", "name": "topics"}, "context": 512, "max_tokens": None},
-        "model": {"name": model, "kind": "wrapped", "revision": None, "sha256": "ab" * 32, "layers": 19, "heads": HEADS},
+        "model": {
+            "name": model,
+            "kind": "wrapped",
+            "revision": None,
+            "sha256": "ab" * 32,
+            "layers": 19,
+            "heads": HEADS,
+        },
         "statistics": declared,
         "tokens": {"contexts": 3, "tokens": 1234, "distinct_tokens": 321, "dropped": {"tokens": 0, "shorter_than": 16}},
         "backends": ["cpu"],

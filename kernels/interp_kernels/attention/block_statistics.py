@@ -1,0 +1,148 @@
+"""Statistics of whole rows: from the logits of one row block to everything that `Collect` names.
+
+With m the row's largest visible logit, d = s - m and e = exp(d), every mass is a sum of e over a key set times 1 / total,
+where total = sum e (plus exp(sink - m)). The entropy is log(total) - (sum e d) / total; both terms are positive, so
+nothing cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp_kernels.row_blocks import Block, Logits
+
+_NONE = float("-inf")
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """The softmax of the rows of a block.
+
+    Attributes:
+        d: s - row_max, [b, h, rows, cols], -inf where hidden (0 after `Logits.fill_hidden`); the buffer of the logits.
+        e: exp(d), 0 where hidden.
+        row_max: [b, h, rows] as the other row quantities; -inf for rows that see nothing.
+        inverse: probability = e * inverse; 0 for rows that see nothing.
+        log_total: lse - row_max, 0 for rows without any outcome.
+        lse: log of the sum over keys and sink.
+        sink: (mass, its part of the entropy) of the learned sink logit, or None.
+    """
+
+    d: Tensor
+    e: Tensor
+    row_max: Tensor
+    inverse: Tensor
+    log_total: Tensor
+    lse: Tensor
+    sink: tuple[Tensor, Tensor] | None
+
+
+def softmax(logits: Logits, sink_logits: Tensor | None, e: Tensor) -> Softmax:
+    """Turn a block's logits into d (in place) and e (written to `e`)."""
+    row_max = logits.s.amax(-1)
+    low = row_max.masked_fill(row_max == _NONE, 0.0)
+    d = logits.s.sub_(low[..., None])
+    torch.exp(d, out=e)
+    total = e.sum(-1)
+    if sink_logits is None:
+        some = total > 0
+        log_total = torch.log(total).masked_fill(~some, 0.0)
+        inverse = torch.where(some, total.reciprocal(), 0.0)
+        return Softmax(d, e, row_max, inverse, log_total, torch.where(some, low + log_total, _NONE), None)
+    # Both outcomes are taken below the larger of the two, so that neither overflows.
+    sink = sink_logits.to(e.dtype)[None, :, None].expand_as(row_max)
+    top = torch.maximum(row_max, sink)
+    top = top.masked_fill(top == _NONE, 0.0)
+    keys, own = torch.exp(row_max - top), torch.exp(sink - top)
+    both = total * keys + own
+    some = both > 0
+    log_both = torch.log(both).masked_fill(~some, 0.0)
+    share = torch.where(some, both.reciprocal(), 0.0)
+    surprise = (top - sink + log_both).masked_fill(own == 0, 0.0)
+    mass = own * share
+    log_total = (top - low + log_both).masked_fill(row_max == _NONE, 0.0)
+    return Softmax(
+        d, e, row_max, keys * share, log_total, torch.where(some, top + log_both, _NONE), (mass, mass * surprise)
+    )
+
+
+def entropy(soft: Softmax) -> Tensor:
+    """Entropy of keys and sink, [b, h, rows]. Needs d to be 0 where hidden, and destroys it: the last to be taken."""
+    of_keys = soft.inverse * (soft.e.sum(-1) * soft.log_total - soft.d.mul_(soft.e).sum(-1))
+    return of_keys if soft.sink is None else of_keys + soft.sink[1]
+
+
+def moments(soft: Softmax) -> Tensor:
+    """Sums of (s - row_max) and its square over visible keys, [b, h, rows, 2]. Needs d to be 0 where hidden."""
+    return torch.stack([soft.d.sum(-1), torch.linalg.vector_norm(soft.d, dim=-1).square()], -1)
+
+
+def prob_square(soft: Softmax) -> Tensor:
+    """Sum of squared probabilities of the keys."""
+    return (torch.linalg.vector_norm(soft.e, dim=-1) * soft.inverse).square()
+
+
+def distance(soft: Softmax, block: Block, offset: int, scratch: Tensor) -> Tensor:
+    """Sum of p (i + offset - j), entry by entry: sums of p i and of p j would cancel."""
+    gap = block.rows.arange(soft.e.device)[:, None] + offset - block.cols.arange(soft.e.device)
+    return torch.mul(soft.e, gap.to(soft.e.dtype), out=scratch).sum(-1) * soft.inverse
+
+
+def rest(logits: Logits, soft: Softmax, left_out: Tensor, t: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+    """(mass, entropy) over the keys outside `left_out` (bool, broadcasts to d), by a softmax of their own; t and e are scratch memory.
+
+    Needs d with -inf where hidden, and leaves it so.
+    """
+    t.copy_(soft.d).masked_fill_(left_out, _NONE)
+    top = t.amax(-1)
+    t.sub_(top.masked_fill(top == _NONE, 0.0)[..., None])
+    torch.exp(t, out=e)
+    total = e.sum(-1)
+    log_total = torch.log(total).masked_fill(total == 0, 0.0)
+    logits.fill_hidden(t.masked_fill_(left_out, 0.0), 0.0)
+    own = torch.where(total > 0, log_total - t.mul_(e).sum(-1) / total, 0.0)
+    return torch.exp(top + log_total - soft.log_total), own
+
+
+def windows(soft: Softmax, block: Block, offset: int, sizes: Sequence[int]) -> Tensor:
+    """Mass on the keys with 0 <= i + offset - j < w, [b, h, rows, W]."""
+    pos = block.rows.arange(soft.e.device)[:, None] + offset
+    cols = block.cols
+    first, last = block.rows.start + offset, block.rows.stop - 1 + offset
+    masses = []
+    for w in sizes:
+        # Columns inside the window of every row need no mask.
+        inner = min(max(last - w + 1, cols.start), cols.stop), max(min(first + 1, cols.stop), cols.start)
+        outer = min(max(first - w + 1, cols.start), cols.stop), max(min(last + 1, cols.stop), cols.start)
+        parts = [outer] if inner[0] >= inner[1] else [(outer[0], inner[0]), (inner[1], outer[1])]
+        mass = soft.e[..., inner[0] - cols.start : inner[1] - cols.start].sum(-1) if inner[0] < inner[1] else 0.0
+        for a, b in parts:
+            if a < b:
+                gap = pos - torch.arange(a, b, device=pos.device)
+                mass = mass + (soft.e[..., a - cols.start : b - cols.start] * ((gap >= 0) & (gap < w))).sum(-1)
+        masses.append(mass if isinstance(mass, Tensor) else torch.zeros_like(soft.inverse))
+    return torch.stack(masses, -1) * soft.inverse[..., None]
+
+
+def offsets(soft: Softmax, block: Block, offset: int, distances: Sequence[int]) -> Tensor:
+    """Probability at the key i + offset - d, [b, h, rows, O]; 0 where there is none."""
+    row = torch.arange(soft.e.shape[2], device=soft.e.device)[:, None]
+    steps = torch.tensor(distances, device=row.device)
+    col = row + (block.rows.start + offset - block.cols.start) - steps
+    there = (col >= 0) & (col < soft.e.shape[3])
+    found = soft.e[:, :, row, col.clamp(0, soft.e.shape[3] - 1)]
+    return found * there * soft.inverse[..., None]
+
+
+def matches(soft: Softmax, row_ids: Tensor, key_ids: Tensor, scratch: Tensor) -> Tensor:
+    """Mass on the keys whose id is the row's, [b, h, rows, M]; ids [b or 1, M, rows] and [b or 1, M, cols], negative ids match nothing."""
+    masses = []
+    for m in range(row_ids.shape[1]):
+        rows = row_ids[:, m, :, None]
+        same = (rows == key_ids[:, m, None, :]) & (rows >= 0)
+        masses.append(torch.mul(soft.e, same[:, None], out=scratch).sum(-1))
+    return torch.stack(masses, -1) * soft.inverse[..., None]
