@@ -2,10 +2,11 @@
 
     python benchmarks/kernels.py [--quick] [--lengths 1024,2048,4096,8192,16384] [--repeat 5] [--threads 2] [--out data/results/kernels]
 
-Causal, 9 heads on 3 KV heads with D = 64, and 8 heads with D = 128. "all" is lse, entropy, max, the sums (squares of probabilities, logit moments,
-distance) and the mass on 4 key sets. First a gate: every backend's results on a small problem against dense float64, with the tolerance rule of the
-tests; no figure is printed over a red gate. `eager` is the dense formula with the same statistics, as one writes it in a notebook. Ratios are medians
-over medians; the machine's load goes into both sides. Exit status 1 where a bar is missed, 2 where the gate is red.
+Causal, 9 heads on 3 KV heads with D = 64, and 8 heads with D = 128. "all" is lse, entropy, max, the sums (squares of
+probabilities, logit moments, distance) and the mass on 4 key sets. First a gate: every backend's results on a small
+problem against dense float64, with the tolerance rule of the tests; no figure is printed over a red gate. `eager` is
+the dense formula with the same statistics, as one writes it in a notebook. Ratios are medians over medians; the
+machine's load goes into both sides. Exit status 1 where a bar is missed, 2 where the gate is red.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def structural_mask(
         # Keys past the given mask are slots that hold nothing yet (static caches), as in transformers' own padding.
         padding = torch.nn.functional.pad(padding, (0, kv_length - padding.shape[1]))
     try:
-        mask = _structure(mask_function, offset, batch_size, q_length, kv_length)
+        mask = _structure(mask_function, offset, int(kv_offset), batch_size, q_length, kv_length)
         _compare(mask, mask_function, batch_size, q_length, kv_length, int(q_offset), int(kv_offset), device)
     except _UnknownMaskFunction:
         mask = _dense(mask_function, batch_size, q_length, kv_length, int(q_offset), int(kv_offset), device, rest)
@@ -74,11 +74,13 @@ def with_padding(mask: Mask, real: Tensor, queries: int) -> Mask:
 
 
 def as_dense(mask: Any, sizes: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Any:
-    """A structural mask as the additive tensor [B or 1, H or 1, Nq, Nk] of eager attention; anything else as it is. `sizes`: B, H, Nq, Nk."""
+    """A structural mask as the additive tensor [B or 1, H or 1, Nq, Nk] of eager attention; anything else as is. `sizes`: B, H, Nq, Nk."""
     return dense_bias(mask, *sizes, dtype, device) if isinstance(mask, Mask) else mask
 
 
-def _structure(function: Callable[..., Any], offset: int, batch: int, queries: int, keys: int) -> Mask:
+def _structure(
+    function: Callable[..., Any], offset: int, kv_offset: int, batch: int, queries: int, keys: int
+) -> Mask:
     """Read a mask off the factories that built `function`."""
     parts = list(_flatten(function))
     kinds = [kind for kind, _ in parts]
@@ -86,7 +88,7 @@ def _structure(function: Callable[..., Any], offset: int, batch: int, queries: i
         raise _UnknownMaskFunction
     mask = Mask.causal(offset=offset) if "causal" in kinds else Mask.full(offset=offset)
     for kind, held in parts:
-        if kind == "window":
+        if kind == "window" and mask.is_causal:
             mask = replace(mask, window=min(held, mask.window or held))
         elif kind == "two-sided window" and not mask.is_causal:
             mask = replace(mask, window=held + 1)
@@ -98,8 +100,9 @@ def _structure(function: Callable[..., Any], offset: int, batch: int, queries: i
             size, left = held
             if mask.query_documents is not None:
                 raise _UnknownMaskFunction
-            place = torch.arange(keys, device=left.device) - left.reshape(-1, 1)
-            rows = torch.arange(queries, device=left.device) + offset - left.reshape(-1, 1)
+            # Chunks are counted from the first token, keys that a cache has dropped included.
+            place = torch.arange(keys, device=left.device) + kv_offset - left.reshape(-1, 1)
+            rows = torch.arange(queries, device=left.device) + offset + kv_offset - left.reshape(-1, 1)
             ids = [torch.div(x, size, rounding_mode="floor").expand(batch, -1) for x in (rows, place)]
             mask = mask.documents(*ids)
         elif kind not in ("causal", "bidirectional"):

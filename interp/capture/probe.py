@@ -1,7 +1,7 @@
 """`Probe`: a listener for analyses that need other measurements than the catalogue of statistics has.
 
-It asks the kernel for a `Collect` of its own on some layers and hands each finished call to a function, so nothing is kept that the function
-does not keep.
+It asks the kernel for a `Collect` of its own on some layers and hands each finished call to a function, so nothing is kept that the
+function does not keep.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from interp_kernels import Attended, Collect
-from interp_kernels.dispatch import BackendChoice
-
 from interp.capture.call import AttentionCall
 from interp.capture.sites import Site
+from interp_kernels import Attended, Collect
+from interp_kernels.dispatch import BackendChoice
 
 Wish = Callable[[AttentionCall], Collect | None]
 Take = Callable[[AttentionCall, Attended], None]

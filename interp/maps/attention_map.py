@@ -66,10 +66,13 @@ class AttentionMap:
         return self[i, :]
 
     def top(self, i: int, k: int) -> list[tuple[int, float]]:
-        """The k keys of row i with the largest weight, largest first, ties to the lowest key: (key, weight) pairs."""
+        """The k keys of row i with the largest weight, largest first, ties to the lowest key: (key, weight) pairs.
+
+        Keys of weight 0 are left out (hidden ones are of no interest), so a row that sees fewer keys gives fewer pairs.
+        """
         weights = self.row(i)
         order = torch.argsort(weights, descending=True, stable=True)[: max(k, 0)]
-        return [(int(j), float(weights[j])) for j in order]
+        return [(int(j), float(weights[j])) for j in order if weights[j] > 0]
 
     def received(self) -> Float[Tensor, " key"]:
         """What each key receives, summed over all rows; float32 [keys]. One sweep, O(N) memory."""
@@ -84,7 +87,7 @@ class AttentionMap:
             edit=s.edit,
             collect=ColumnCollect(received=True),
         )
-        return swept.stats["received"][0, 0, 0]
+        return swept.stats["received"][0, 0, 0].float()
 
     def tile(
         self,

@@ -20,9 +20,11 @@ from interp.capture.record import Keep, Recorder
 from interp.capture.run import Capture, Run
 from interp.capture.sites import attention_sites
 from interp.errors import CaptureError, OptionError, UnsupportedModelError
+from interp.models import sizes
 from interp.models.passes import Logits, forward, prepare
 from interp.models.snapshot import Snapshot
 from interp.models.source import ModelSource
+from interp.models.verify import check_rows
 from interp.stats.catalogue import find, forward_names
 from interp.stats.declaration import Statistic
 from interp.stats.placement import KEY_SETS
@@ -83,17 +85,17 @@ class HookedModel:
     @property
     def is_encoder_decoder(self) -> bool:
         """Whether the model has an encoder and a decoder with cross-attention."""
-        return bool(getattr(self.hf.config, "is_encoder_decoder", False))
+        return sizes.is_encoder_decoder(self.hf.config)
 
     @property
     def layers(self) -> int:
         """Number of layers (of the decoder, for an encoder-decoder)."""
-        return self._size("number of layers", "num_decoder_layers", "decoder_layers", "num_hidden_layers")
+        return sizes.layers(self.hf.config)
 
     @property
     def heads(self) -> int:
         """Query heads of each layer (of the decoder, for an encoder-decoder)."""
-        return self._size("number of heads", "decoder_attention_heads", "num_attention_heads", "num_heads")
+        return sizes.heads(self.hf.config)
 
     @property
     def context_length(self) -> int | None:
@@ -309,19 +311,9 @@ class HookedModel:
         Raises:
             CaptureError: a layer is missing or an attention row does not sum to 1 (less a learned sink's share).
         """
-        run = self.run(inputs, target=target, collect=["entropy", "learned_sink_mass"])
-        first = run if len(run) == 1 and run._item is not None else run[0]
-        for layer in first.layers:
-            amap = first.attention[layer, 0]
-            last = amap.shape[0] - 1
-            total = float(amap.row(last).sum())
-            if "learned_sink_mass" in first.stats:
-                total += float(first.stats["learned_sink_mass"][first.layers.index(layer), 0, last])
-            if abs(total - 1) > 1e-3:
-                raise CaptureError(
-                    f"layer {layer}, head 0: the last attention row sums to {total:.6f}, not 1; the capture is not what the model computes"
-                )
         given = prepare(self.hf, self._tokens, inputs, bos=None, spans=None, target=target)
+        run = self.run(inputs, target=target, collect=["entropy", "learned_sink_mass"])
+        check_rows(run if given.single else run[0])
         self.hf.set_attn_implementation("eager")
         try:
             with torch.no_grad():
@@ -359,19 +351,6 @@ class HookedModel:
             self.tokenizer("a", add_special_tokens=False)["input_ids"]
         )
         return "as the tokenizer does: " + ("adds special tokens" if adds else "adds none")
-
-    def _size(self, what: str, *names: str) -> int:
-        """The first of the config's attributes that is there; a composite config is asked for its text (decoder) part last."""
-        config = self.hf.config
-        if self.is_encoder_decoder:
-            configs = (config, config.get_text_config(decoder=True))
-        else:
-            configs = (config.get_text_config(),)
-        for owner in configs:
-            for name in names:
-                if isinstance(getattr(owner, name, None), int):
-                    return getattr(owner, name)
-        raise UnsupportedModelError(f"{type(self.hf).__name__}: its config names no {what}")
 
     # ------------------------------------------------------------------ steps of a run
     def _alive(self) -> None:

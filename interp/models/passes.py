@@ -75,9 +75,7 @@ def prepare(
         kwargs = {name: inputs.to(device)}
         batch, single, encoder = inputs.shape[0], inputs.shape[0] == 1, None
     if not two_stacks:
-        return Given(
-            main=encoder, encoder=None, kwargs=kwargs, single=single, from_text=text, is_encoder_decoder=False
-        )
+        return Given(main=encoder, encoder=None, kwargs=kwargs, single=single, from_text=text, is_encoder_decoder=False)
     main = _decoder_axis(hf, tokens, target, batch, device)
     kwargs |= {"decoder_input_ids": main.padded[0], "decoder_attention_mask": main.padded[1].long()}
     accepted = inspect.signature(hf.forward).parameters

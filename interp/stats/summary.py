@@ -7,6 +7,7 @@ one bin (1/512 of a linear scale, 5.6 % of a logarithmic one, 7.4 % of a signed 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,8 +101,8 @@ def bin_edges(scale: Scale) -> NDArray[np.float64]:
 
 def _histogram(x: NDArray[np.float64], defined: NDArray[np.bool_], scale: Scale) -> NDArray[np.int64]:
     place = np.clip(np.searchsorted(bin_edges(scale), x, side="right") - 1, 0, BINS - 1)
-    flat = place.reshape(-1, x.shape[-1])
-    kept = defined.reshape(-1, x.shape[-1])
+    flat = place.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    kept = defined.reshape(flat.shape)
     counts = np.zeros((len(flat), BINS), dtype=np.int64)
     row = np.broadcast_to(np.arange(len(flat))[:, None], flat.shape)
     np.add.at(counts, (row[kept], flat[kept]), 1)

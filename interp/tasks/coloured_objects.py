@@ -1,7 +1,7 @@
-"""Coloured objects (Merullo et al., arXiv 2310.08744, after BIG-bench): several things of different colours, and the colour of one is asked.
+"""Coloured objects (Merullo et al., arXiv 2310.08744, after BIG-bench): things of different colours, and the colour of one is asked.
 
-The prompts were written for this project. The corruption is the smallest one: another of the listed things is asked for, so that its
-colour, `wrong`, becomes right.
+The prompts were written for this project. The corruption is the smallest one: another of the listed things is asked for, so that
+its colour, `wrong`, becomes right.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import numpy as np
 
 from interp.errors import OptionError
 from interp.tasks.marks import Piece, tokenize
-from interp.tasks.prompt import Prompt, Tokenizer, generator, need, single_token
+from interp.tasks.prompt import Prompt, generator
+from interp.tasks.vocabulary import Tokenizer, need, single_token
 from interp.tasks.wordlists import words
 
 Form = Literal["question", "statement"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
 from interp.errors import InputDataError
 from interp.tasks.corpus import Split, corpus
-from interp.tasks.prompt import Tokenizer, plain_ids
+from interp.tasks.vocabulary import Tokenizer, plain_ids
 
 JOINT = "\n\n"
 """What stands between two documents."""
@@ -20,7 +20,7 @@ _END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)[.!?][\"')\]]*(?=\s)|(?<=\S)(?=\n\s*\n
 """The end of a sentence, or of a paragraph that has no full stop."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def corpus_texts(split: Split) -> tuple[str, ...]:
     """The documents of one side of the corpus, the haystacks that are used if no texts are given."""
     return tuple(document.text for document in corpus(split))

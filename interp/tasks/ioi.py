@@ -12,7 +12,8 @@ from typing import Final, Literal, get_args
 
 from interp.errors import OptionError
 from interp.tasks.marks import Piece, tokenize
-from interp.tasks.prompt import Prompt, Tokenizer, generator, need, single_token
+from interp.tasks.prompt import Prompt, generator
+from interp.tasks.vocabulary import Tokenizer, need, single_token
 from interp.tasks.wordlists import words
 
 Order = Literal["ABBA", "BABA", "both"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from interp.errors import InputDataError
-from interp.tasks.prompt import Span, Tokenizer, first_ids, plain_ids
+from interp.tasks.prompt import Span
+from interp.tasks.vocabulary import Tokenizer, first_ids, plain_ids
 
 Piece = tuple[str, ...]
 """A text and the names of the marks it belongs to; pieces of one mark follow each other."""
@@ -40,21 +41,6 @@ def tokenize(
         found = {name: _by_prefixes(tokenizer, text, ids, name, *mark) for name, mark in marks.items()}
     shift = len(before)
     return (*before, *ids), {name: (start + shift, stop + shift) for name, (start, stop) in found.items()}
-
-
-def continuation(tokenizer: Tokenizer, text: str, answer: str) -> tuple[int, ...]:
-    """The tokens that `answer` adds behind `text`.
-
-    Raises:
-        InputDataError: the answer changes how the text itself is tokenised.
-    """
-    ids, whole = plain_ids(tokenizer, text), plain_ids(tokenizer, text + answer)
-    if whole[: len(ids)] != ids or len(whole) == len(ids):
-        raise InputDataError(
-            f"the answer {answer!r} merges with the end of its prompt, {text[-20:]!r}, under this tokenizer; "
-            "begin the answer with a space, or end the prompt elsewhere"
-        )
-    return tuple(whole[len(ids) :])
 
 
 def _ranges(pieces: Sequence[Piece]) -> dict[str, Span]:

@@ -7,7 +7,8 @@ tokens; here they follow the pairs at once, or behind `gap` random tokens each.
 from __future__ import annotations
 
 from interp.errors import InputDataError, OptionError
-from interp.tasks.prompt import Prompt, Tokenizer, first_ids, generator, ordinary_ids
+from interp.tasks.prompt import Prompt, generator
+from interp.tasks.vocabulary import Tokenizer, first_ids, ordinary_ids
 
 
 def prompts(
@@ -38,7 +39,7 @@ def prompts(
         OptionError: more queries than facts, or sizes out of range.
         InputDataError: a vocabulary too small for that many different tokens.
     """
-    if not (2 <= facts and 1 <= queries <= facts and gap >= 0):
+    if not (facts >= 2 and 1 <= queries <= facts and gap >= 0):
         raise OptionError(f"wanted facts >= 2, 1 <= queries <= facts and gap >= 0; got {facts}, {queries} and {gap}")
     pool = ordinary_ids(tokenizer)
     wanted = 2 * facts + gap * queries

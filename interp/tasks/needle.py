@@ -1,7 +1,7 @@
 """Needle in a haystack: a sentence hidden in a long text, and a question whose answer is copied from it literally.
 
-Prompt and grid as in Wu et al. (arXiv 2404.15574) and their code: lengths x depths, the needle at the sentence end nearest before the depth,
-then "Based on the content of the book, Question: ...\\nAnswer:", on a new line here. Their code looks for the span of the answer
+Prompt and grid as in Wu et al. (arXiv 2404.15574) and their code: lengths x depths, the needle at the sentence end nearest before the
+depth, then "Based on the content of the book, Question: ...\\nAnswer:", on a new line here. Their code looks for the span of the answer
 ("real_needle"), not of the whole needle, and counts copies from there; both spans are given.
 """
 
@@ -17,8 +17,9 @@ import numpy as np
 
 from interp.errors import InputDataError, OptionError
 from interp.tasks.haystack import corpus_texts, haystack, nearest_end, sentence_ends
-from interp.tasks.marks import Piece, continuation, tokenize
-from interp.tasks.prompt import Prompt, Tokenizer, first_ids, generator, plain_ids
+from interp.tasks.marks import Piece, tokenize
+from interp.tasks.prompt import Prompt, generator
+from interp.tasks.vocabulary import Tokenizer, continuation, first_ids, plain_ids
 from interp.tasks.wordlists import records
 
 QUESTION = ("\nBased on the content of the book, Question: ", "\nAnswer:")
@@ -79,7 +80,6 @@ def prompts(
     """One prompt for each needle, length and depth, in this order, each with a haystack of its own.
 
     Key sets: "needle" (further texts of it: "needle2" ...), "answer" within it, "distractor1" ..., "context", "question".
-    Row set "answer" are the rows that predict the answer's tokens, the first being the last row of the prompt.
 
     Args:
         tokenizer: of the model.
@@ -183,5 +183,4 @@ def _prompt(
     pieces = [*context, (QUESTION[0],), (asked, "question"), (QUESTION[1],)]
     ids, sets = tokenize(tokenizer, pieces, bos=bos)
     follows = continuation(tokenizer, asked.join(QUESTION), f" {answer}")
-    rows = tuple(range(len(ids) - 1, len(ids) + len(follows) - 1))
-    return Prompt(ids=ids, answer=follows, key_sets=sets, rows={"answer": rows}, meta=meta)
+    return Prompt(ids=ids, answer=follows, key_sets=sets, meta=meta)

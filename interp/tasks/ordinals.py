@@ -1,8 +1,8 @@
 """Ordered word lists: numbers, number words, ordinal words, days, months, letters, roman numerals.
 
-The lists of the successor-head literature (Gould et al., arXiv 2312.09230, and the tasks of the released replication: numbers to 200, number
-words to twenty, ordinal words to tenth, the rest whole). That replication's roman numerals hold XVII twice and lack XVIII; here they are
-computed.
+The lists of the successor-head literature (Gould et al., arXiv 2312.09230, and the tasks of the released replication: numbers to 200,
+number words to twenty, ordinal words to tenth, the rest whole). That replication's roman numerals hold XVII twice and lack XVIII; here
+they are computed.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ from typing import Final
 
 from interp.errors import InputDataError, OptionError
 from interp.tasks.haystack import corpus_texts, haystack, nearest_end, sentence_ends
-from interp.tasks.marks import Piece, continuation, tokenize
+from interp.tasks.marks import Piece, tokenize
 from interp.tasks.ordinals import ORDINAL_WORDS
-from interp.tasks.prompt import Prompt, Span, Tokenizer, first_ids, generator, plain_ids
+from interp.tasks.prompt import Prompt, Span, generator
+from interp.tasks.vocabulary import Tokenizer, continuation, first_ids, plain_ids
 
 ALPHABET: Final = (
     "alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett", "kilo", "lima", "mike",

@@ -6,36 +6,16 @@ that it is the same whatever the number of samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
-from interp.errors import InputDataError, OptionError
+from interp.errors import OptionError
 
 Span = tuple[int, int]
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """A Hugging Face tokenizer, as tasks use it (naming the class would import transformers)."""
-
-    bos_token_id: int | None
-    all_special_ids: list[int]
-
-    def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
-        """Token ids (and offsets) of a text."""
-        ...
-
-    def decode(self, token_ids: Any, **options: Any) -> str:
-        """Text of token ids."""
-        ...
-
-    def __len__(self) -> int:
-        """Size of the vocabulary, added tokens included."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +28,8 @@ class Prompt:
         wrong: what a model follows that missed the point, for differences of logits; None if no one continuation stands out.
         corrupt: a prompt of the same length under which `answer` no longer follows, differing from `ids` in as little as possible.
         key_sets: name -> (start, stop) of a run of key positions in `ids`; fits `spans=` of `HookedModel.run`.
-        rows: name -> query positions in `whole`, ascending. The token that row i should predict is `whole[i + 1]`; "end" is the last of `ids`.
+        rows: name -> query positions in `whole`, ascending; row i should predict `whole[i + 1]`. Always there: "end", the last of
+            `ids`, and "answer", the rows that predict the tokens of `answer`.
         pairs: name -> (query, key) positions in `whole`: where a head of some kind looks from a row.
         choices: name -> tokens among which the next one is judged.
         meta: how the sample was made; plain values.
@@ -68,7 +49,7 @@ class Prompt:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check positions, add the row "end", and make the mappings read-only."""
+        """Check positions, add the rows "end" and "answer", and make the mappings read-only."""
         given, whole = len(self.ids), len(self.ids) + len(self.answer)
         if not given:
             raise OptionError("a prompt needs at least one token")
@@ -85,7 +66,7 @@ class Prompt:
                 raise OptionError(f"pairs {name!r}: wanted 0 <= key <= query < {whole}, got {pairs}")
         frozen: dict[str, Mapping[str, Any]] = {
             "key_sets": self.key_sets,
-            "rows": {**self.rows, "end": (given - 1,)},
+            "rows": {**self.rows, "end": (given - 1,), "answer": tuple(range(given - 1, whole - 1))},
             "pairs": self.pairs,
             "choices": self.choices,
             "meta": self.meta,
@@ -114,65 +95,3 @@ def spans(prompts: Sequence[Prompt]) -> dict[str, list[Span]]:
 def generator(seed: int, sample: int) -> np.random.Generator:
     """The random numbers of one sample."""
     return np.random.default_rng([seed, sample])
-
-
-def single_token(tokenizer: Tokenizer, words: Iterable[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Sort words by whether the tokenizer has one token for each, written exactly as given (a leading space counts).
-
-    Returns:
-        kept: word -> id, in the given order; dropped: the words of several tokens, and those whose token another word has.
-    """
-    kept: dict[str, int] = {}
-    dropped = []
-    taken: set[int] = set()
-    for word in dict.fromkeys(words):
-        ids = plain_ids(tokenizer, word)
-        if len(ids) == 1 and ids[0] not in taken and ids[0] not in tokenizer.all_special_ids:
-            kept[word] = ids[0]
-            taken.add(ids[0])
-        else:
-            dropped.append(word)
-    return kept, tuple(dropped)
-
-
-def need(kept: Mapping[str, int], least: int, what: str) -> None:
-    """Refuse to go on with too few words of one token.
-
-    Raises:
-        InputDataError: fewer than `least`.
-    """
-    if len(kept) < least:
-        raise InputDataError(
-            f"this tokenizer has a single token for {len(kept)} of the {what}, and {least} are needed; "
-            "give words that are single tokens, or take a task that needs none"
-        )
-
-
-def plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of a text, without special tokens around it."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def first_ids(tokenizer: Tokenizer, bos: bool | None) -> list[int]:
-    """The special tokens that stand before a text: those of the tokenizer, or with or without BOS if `bos` says so.
-
-    Special tokens behind a text are never put: a prompt is there to be continued.
-
-    Raises:
-        OptionError: bos=True for a tokenizer without a BOS token.
-    """
-    start = tokenizer.bos_token_id
-    if bos is True and start is None:
-        raise OptionError("bos=True, but the tokenizer has no BOS token; use bos=None or bos=False")
-    plain, whole = plain_ids(tokenizer, "a"), list(tokenizer("a", verbose=False)["input_ids"])
-    before = next(
-        (whole[:i] for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain), list[int]()
-    )
-    if bos is True and start is not None and before[:1] != [start]:
-        return [start, *before]
-    return before[1:] if bos is False and before[:1] == [start] else before
-
-
-def ordinary_ids(tokenizer: Tokenizer) -> np.ndarray:
-    """Every token id that is not special, ascending, int64."""
-    return np.setdiff1d(np.arange(len(tokenizer), dtype=np.int64), np.array(tokenizer.all_special_ids, dtype=np.int64))

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from interp.errors import InputDataError, OptionError
-from interp.tasks.prompt import Prompt, Tokenizer, first_ids, generator, ordinary_ids
+from interp.tasks.prompt import Prompt, generator
+from interp.tasks.vocabulary import Tokenizer, first_ids, ordinary_ids
 
 
 @dataclass(frozen=True, kw_only=True)

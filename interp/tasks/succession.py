@@ -13,18 +13,25 @@ from typing import Final
 import numpy as np
 
 from interp.errors import InputDataError, OptionError
-from interp.tasks.marks import continuation, tokenize
+from interp.tasks.marks import tokenize
 from interp.tasks.ordinals import ORDINALS, Ordinals
-from interp.tasks.prompt import Prompt, Tokenizer, generator, plain_ids, single_token
+from interp.tasks.prompt import Prompt, generator
+from interp.tasks.vocabulary import Tokenizer, continuation, single_token
+
+
+def _titled(word: str) -> str:
+    """The word with a capital; signs in capitals (letters, roman numerals) stay as they are."""
+    return word if word.isupper() else word.title()
+
 
 CASES: Final[Mapping[str, Callable[[str], str]]] = {
     "plain": str,
     "lower": str.lower,
-    "title": str.title,
+    "title": _titled,
     "upper": str.upper,
     "space plain": lambda word: f" {word}",
     "space lower": lambda word: f" {word.lower()}",
-    "space title": lambda word: f" {word.title()}",
+    "space title": lambda word: f" {_titled(word)}",
     "space upper": lambda word: f" {word.upper()}",
 }
 """Ways to write a word; "plain" is its usual case, "space" puts a space before."""
@@ -54,7 +61,7 @@ class Chain:
 def chains(
     tokenizer: Tokenizer, *, tasks: Sequence[str] | None = None, cases: Sequence[str] | None = None
 ) -> list[Chain]:
-    """The chains of a tokenizer that have at least one pair, by task and case; ways of writing that change nothing stand once.
+    """The chains of a tokenizer with at least one pair, by task and case; ways of writing with the same tokens stand once.
 
     Raises:
         OptionError: an unknown task or case.
@@ -62,14 +69,12 @@ def chains(
     """
     found: list[Chain] = []
     for name in _chosen("tasks", tasks, ORDINALS):
-        seen: set[tuple[str, ...]] = set()
+        seen: set[tuple[tuple[int, int], ...]] = set()
         for case in _chosen("cases", cases, CASES):
             written = tuple(CASES[case](word) for word in ORDINALS[name].words)
-            if written in seen:
-                continue
-            seen.add(written)
             chain = _chain(tokenizer, ORDINALS[name], case, written)
-            if chain.pairs:
+            if chain.pairs and chain.pairs not in seen:
+                seen.add(chain.pairs)
                 found.append(chain)
     if not found:
         raise InputDataError(
@@ -89,8 +94,8 @@ def prompts(
 ) -> list[Prompt]:
     """Lists to continue, `samples` per task: "Tuesday, Wednesday, Thursday, Friday," -> " Saturday". Words may have several tokens.
 
-    `corrupt` holds the shown words and the answer, the same number in random order with no word behind its predecessor (where that takes as
-    many tokens): its continuation is not known, and the list is not ordered. `wrong` is the last word shown. A space that is a token of its
+    `corrupt` draws as many of these words and the answer, in an order in which no neighbours follow each other either way (None where that
+    takes another number of tokens). `wrong` is the last word shown. A space that is a token of its
     own is given with the prompt, so that the answer begins with the word. Pairs "previous element": (last token of an element, last token
     of the one before). Key sets "element1" ... . Choices "task": the first tokens of all words of the list.
 
@@ -103,10 +108,10 @@ def prompts(
         seed: of the starts and the order of the corruption.
 
     Raises:
-        OptionError: an unknown task, or fewer than two elements shown.
+        OptionError: an unknown task, fewer than three elements shown, or all of a list.
     """
-    if shown < 2:
-        raise OptionError(f"shown must be at least 2, got {shown}")
+    if shown < 3:
+        raise OptionError(f"shown must be at least 3, got {shown}")
     found = []
     for name in _chosen("tasks", tasks, ORDINALS):
         task = ORDINALS[name]
@@ -130,12 +135,8 @@ def _chosen(what: str, given: Sequence[str] | None, known: Mapping[str, object])
 
 def _chain(tokenizer: Tokenizer, task: Ordinals, case: str, written: tuple[str, ...]) -> Chain:
     kept, dropped = single_token(tokenizer, written)
-    following = [*written[1:], *(written[:1] if task.cyclic else ())]
-    pairs = tuple(
-        (kept[s], kept[t])
-        for s, t in zip(written, following, strict=not len(written) - len(following))
-        if s in kept and t in kept
-    )
+    following = (*written[1:], written[0]) if task.cyclic else written[1:]
+    pairs = tuple((kept[s], kept[t]) for s, t in zip(written, following, strict=False) if s in kept and t in kept)
     return Chain(task=task.name, case=case, tokens=kept, pairs=pairs, dropped=dropped)
 
 
@@ -186,10 +187,10 @@ def _list(
 
 
 def _shuffled(words: Sequence[str], random: np.random.Generator) -> list[str]:
-    """The words in an order in which none stands right behind its predecessor."""
+    """Four words or more in an order in which no two neighbours are neighbours in the list, upwards or downwards."""
     while True:
         order = random.permutation(len(words))
-        if not (np.diff(order) == 1).any():
+        if not (np.abs(np.diff(order)) == 1).any():
             return [words[i] for i in order]
 
 

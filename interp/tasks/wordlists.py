@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 
-@lru_cache(maxsize=None)
+@cache
 def words(name: str) -> tuple[str, ...]:
     """The entries of data/NAME.txt, in order, empty lines left out."""
     lines = files("interp.tasks").joinpath("data", f"{name}.txt").read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,8 @@
-"""Compiles csrc on first use, with torch's own extension loader, into a user cache keyed by everything that the result depends on. Never at import.
+"""Compiles csrc on first use, with torch's own extension loader, into a user cache. Never at import.
 
-The cache is $INTERP_CACHE, else $XDG_CACHE_HOME/interp, else ~/.cache/interp; under it kernels/<key>/ holds one shared library. A build runs under a
-file lock in a folder of its own and is then renamed, so that concurrent processes never see half a library. A failed build is remembered, with its
+The cache is $INTERP_CACHE, else $XDG_CACHE_HOME/interp, else ~/.cache/interp; under it kernels/<key>/ holds one shared
+library, the key being a hash of everything that the result depends on. A build runs under a file lock in a folder of its
+own and is then renamed, so that concurrent processes never see half a library. A failed build is remembered, with its
 reason, for the life of the process.
 """
 
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -141,7 +142,7 @@ def _load(progress: Progress) -> Path:
             if not target.exists():
                 _compile(tools, target, progress)
                 return target
-    torch.ops.load_library(target)
+    torch.ops.load_library(target)  # pyright: ignore[reportUnknownMemberType]
     return target
 
 
@@ -154,7 +155,7 @@ def _compile(tools: Toolchain, target: Path, progress: Progress) -> None:
     workshop.mkdir(parents=True)
     with _tools_on_path():
         # Builds, and registers the operators in this process; the library stays loaded when its folder is renamed.
-        cpp_extension.load(
+        cpp_extension.load(  # pyright: ignore[reportUnknownMemberType]
             name=NAME,
             sources=[str(tools.sources / name) for name in SOURCES],
             extra_cflags=list(FLAGS),
@@ -167,7 +168,7 @@ def _compile(tools: Toolchain, target: Path, progress: Progress) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None, None, None]:
     # The kernel frees the lock when a process dies, so a killed build blocks nobody.
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -175,7 +176,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _tools_on_path() -> Iterator[None]:
+def _tools_on_path() -> Generator[None, None, None]:
     """The interpreter's own folder on the path (pip puts ninja there), also where its environment is not activated."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([before, str(Path(sys.executable).parent)])

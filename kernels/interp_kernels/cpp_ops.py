@@ -1,14 +1,15 @@
 """The C++ operators as torch custom operators: shapes for tracing (fake implementations) and the gradient of `attention`.
 
-`torch.ops.interp_kernels_cpu.*` exist once `ready()` has answered (True, ""); the schemas are in csrc/ops.cpp. With p_ij the weights, the gradient of a
-final logit is ``p_ij (f_ij dO_i.v_j + dlse_i - dO_i.out_i - dH_i (s_ij - lse_i + H_i))``, f the edit's factors (Dao et al. 2022, appendix B, with the terms
-of lse and entropy added).
+`torch.ops.interp_kernels_cpu.*` exist once `ready()` has answered (True, ""); the schemas are in csrc/ops.cpp.
+With p_ij the weights and f the edit's factors, the gradient of a final logit is
+``p_ij (f_ij dO_i.v_j + dlse_i - dO_i.out_i - dH_i (s_ij - lse_i + H_i))``
+(Dao et al. 2022, appendix B, with the terms of lse and entropy added).
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -48,8 +49,12 @@ def _register() -> None:
         ("entries", _fake_entries),
         ("tile", _fake_tile),
     ):
-        torch.library.register_fake(f"interp_kernels_cpu::{name}", fake)
-    torch.library.register_autograd("interp_kernels_cpu::attention", _backward, setup_context=_save)
+        torch.library.register_fake(  # pyright: ignore[reportUnknownMemberType]
+            f"interp_kernels_cpu::{name}", fake
+        )
+    torch.library.register_autograd(  # pyright: ignore[reportUnknownMemberType]
+        "interp_kernels_cpu::attention", _backward, setup_context=_save
+    )
 
 
 def _fake_attention(
@@ -181,7 +186,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     q, k, v, ctx.scale, ctx.softcap, sink_logits, mask, ctx.mask_ints, edit, _, wish, *_ = inputs
     # torch wants a list back for a list that holds tensors only (an empty one counts as such), and None for any other.
     ctx.tensor_lists = {
-        i: len(x) for i, x in enumerate(inputs) if isinstance(x, list) and all(isinstance(y, Tensor) for y in x)
+        place: len(cast("list[object]", x))
+        for place, x in enumerate(inputs)
+        if isinstance(x, list) and all(isinstance(y, Tensor) for y in cast("list[object]", x))
     }
     ctx.lists = len(mask)
     ctx.has_entropy = bool(wish & _ENTROPY_BIT)
@@ -191,7 +198,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     q, k, v, sink_logits, *rest, out, lse, entropy = ctx.saved_tensors
     mask, edit = rest[: ctx.lists], rest[ctx.lists :]
-    grad_out = torch.zeros_like(out) if grads[_OUT] is None else grads[_OUT].contiguous()
+    given = grads[_OUT]
+    grad_out = torch.zeros_like(out) if given is None else given.contiguous()
     base = -(grad_out * out).sum(-1)
     if grads[_LSE] is not None:
         base = base + grads[_LSE]

@@ -1,8 +1,12 @@
-"""A `Problem` and a `Collect` as the flat arguments of the C++ operators: the order of the slots is the contract with csrc/bind.h and csrc/ops.cpp."""
+"""A `Problem` and a `Collect` as the flat arguments of the C++ operators.
+
+The order of the slots is the contract with csrc/bind.h and csrc/ops.cpp.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -116,9 +120,16 @@ def small_ids(rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         for x in (rows, keys)
     ):
         return rows.to(torch.int32).contiguous(), keys.to(torch.int32).contiguous()
-    ids, number = torch.unique(torch.cat([rows.flatten(), keys.flatten()]), return_inverse=True)
+    ids, number = _distinct(torch.cat([rows.flatten(), keys.flatten()]))
     number = (number - int((ids < 0).sum())).to(torch.int32)
     return number[: rows.numel()].view(rows.shape), number[rows.numel() :].view(keys.shape)
+
+
+def _distinct(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The sorted distinct values, and where each entry stands among them."""
+    both = torch.unique(x, return_inverse=True)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    values, place = cast("tuple[Tensor, Tensor]", both)
+    return values, place
 
 
 def _bias(mask: Mask) -> Tensor | None:
@@ -168,7 +179,7 @@ class FlatCollect:
         count = 0
         if collect.topk:
             wanted = torch.arange(queries) if collect.topk_rows is None else collect.topk_rows.long()
-            distinct, place = torch.unique(wanted, return_inverse=True)
+            distinct, place = _distinct(wanted)
             count = len(distinct)
             slot = torch.full((queries,), -1).index_put((distinct,), torch.arange(count))
             place = None if collect.topk_rows is None else place

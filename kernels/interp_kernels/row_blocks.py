@@ -17,7 +17,7 @@ from interp_kernels.spec.problem import Problem
 from interp_kernels.visibility import Span, additive, row_bounds, visible
 
 # Logits held at once. On a CPU a block and its copies shall stay in the caches; a GPU wants few launches.
-ENTRIES_PER_THREAD = 2**19
+ENTRIES_PER_THREAD = 2**20
 MAX_ENTRIES_CPU = 2**22
 ENTRIES_DEVICE = 2**24
 # Fewer rows than this make the matrix products slow; a slab is split into fewer heads before its blocks become thinner.
@@ -88,6 +88,8 @@ class Slab:
             p.edit is not None and p.edit.key_bias is not None and bool(p.edit.key_bias.isneginf().any())
         )
         self._buffers: dict[str, Tensor] = {}
+        self._edges: dict[tuple[int, int, int], Tensor] = {}
+        self._by_position = not self._key_bias_hides and p.mask.is_positional
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -160,13 +162,21 @@ class Slab:
         return table.gather(-1, number[:, :, None].expand(*shape, number.shape[-1]))
 
     def _hidden(self, block: Block) -> tuple[tuple[slice, Tensor], ...]:
-        p, parts = self.problem, []
-        for edge in block.edges:
-            mask = ~visible(p.mask, p.heads, p.queries, p.keys, block.rows, edge, self.k.device)
-            if self._key_bias_hides and p.edit is not None and p.edit.key_bias is not None:
-                mask = mask | p.edit.key_bias[:, :, None, edge.start : edge.stop].isneginf()
-            parts.append((slice(edge.start - block.cols.start, edge.stop - block.cols.start), mask))
-        return tuple(parts)
+        first = block.cols.start
+        return tuple((slice(e.start - first, e.stop - first), self._hidden_at(block.rows, e)) for e in block.edges)
+
+    def _hidden_at(self, rows: Span, edge: Span) -> Tensor:
+        # Along a diagonal a mask by position alone repeats itself: one block's edge serves the next.
+        key = (rows.start - edge.start, rows.stop - rows.start, edge.stop - edge.start)
+        if self._by_position and key in self._edges:
+            return self._edges[key]
+        p = self.problem
+        mask = ~visible(p.mask, p.heads, p.queries, p.keys, rows, edge, self.k.device)
+        if self._key_bias_hides and p.edit is not None and p.edit.key_bias is not None:
+            mask = mask | p.edit.key_bias[:, :, None, edge.start : edge.stop].isneginf()
+        if self._by_position:
+            self._edges[key] = mask
+        return mask
 
 
 def slabs(problem: Problem, *, keep_stages: bool = False) -> Iterator[Slab]:
@@ -209,7 +219,8 @@ class _Bounds:
     def __init__(self, problem: Problem, *, everything_may_hide: bool) -> None:
         mask, self.queries, self.keys = problem.mask, problem.queries, problem.keys
         low, high = row_bounds(mask, self.queries, self.keys, problem.q.device)
-        self.low, self.high = low.tolist(), high.tolist()
+        self.low: list[int] = low.tolist()  # pyright: ignore[reportUnknownMemberType]
+        self.high: list[int] = high.tolist()  # pyright: ignore[reportUnknownMemberType]
         self.left = (0, 0) if mask.left is None else (int(mask.left.min()), int(mask.left.max()))
         self.right = (0, 0) if mask.right is None else (int(mask.right.min()), int(mask.right.max()))
         self.prefix = 0

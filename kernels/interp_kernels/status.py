@@ -28,7 +28,7 @@ class BackendStatus:
     summary: str
     works: bool
     reason: str
-    details: dict[str, str] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def status() -> list[BackendStatus]:

@@ -41,7 +41,7 @@ class _Where:
 
     @property
     def shape(self) -> torch.Size:
-        return torch.broadcast_shapes(self.i.shape, self.j.shape)
+        return self.i.shape if self.i.ndim == 1 else torch.Size((self.i.shape[0], self.j.shape[1]))
 
     def of_rows(self, x: Tensor) -> Tensor:
         """x [..., Nq] at the rows, with an axis for heads put in: [..., 1, *i.shape]."""

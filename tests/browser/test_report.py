@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from report_cases import HEADS, LAYERS, ROWS, STATISTICS, frame, thumbnails, values
+from report_cases import HEADS, LAYERS, ROWS, STATISTICS, frame, manifest, thumbnails, values
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -267,6 +269,26 @@ def test_a_pooled_map_says_so_and_which_cells_a_pixel_covers(report: Page) -> No
     first, stop = 3 * 101 // 23, 4 * 101 // 23
     expected = f"queries {22 * 101 // 23}–100 → keys {first}–{stop - 1}, max: {three_digits(float(weight))}"
     assert pooled.locator(".readout").text_content() == expected
+
+
+def test_one_pictured_head_is_open_at_a_time(page: Page, tmp_path: Path) -> None:
+    from interp.widgets.report import report_page
+
+    sinks = [dataclasses.replace(t, layer=13, head=0, statistic="first_token_mass") for t in thumbnails()]
+    path = tmp_path / "report.html"
+    path.write_text(report_page(frame(), manifest(), [*sinks, *thumbnails()]), encoding="utf-8")
+    page.goto(path.as_uri())
+    tabs = page.get_by_role("tab")
+    assert [text.strip() for text in tabs.locator("span").all_text_contents()] == ["13.0", "5.1"]
+    heading = page.locator(".card:visible h3")
+    assert heading.inner_text() == "Layer 5, head 1highest induction mass", "the most telling picture is open first"
+    tabs.first.click()
+    assert heading.inner_text() == "Layer 13, head 0highest first token mass"
+    page.keyboard.press("ArrowRight")
+    assert tabs.nth(1).get_attribute("aria-selected") == "true"
+    assert page.locator(".card:visible").count() == 1
+    heading.get_by_role("button").click()
+    assert page.locator(".who").text_content() == "Layer 5, head 1"
 
 
 @pytest.mark.parametrize("width", [1280, 800, 390])

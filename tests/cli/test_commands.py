@@ -239,6 +239,7 @@ def test_models_lists_the_tiny_ones() -> None:
     assert "tiny/llama" in interp("models").stdout
 
 
+@pytest.mark.medium
 def test_corpus_counts_tokens() -> None:
     rows = lines(interp("corpus", "--model", "tiny/llama", "--json"))
     whole = next(r for r in rows if (r["part"], r["split"]) == ("all", "all"))

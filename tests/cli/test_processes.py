@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-TEXT = "the cat sat on the mat, and the dog sat on the cat. " * 400
+TEXT = "the cat sat on the mat, and the dog sat on the cat. " * 120
 COMMAND = [sys.executable, "-c", "from interp.cli.main import main; main()"]
 
 

@@ -1,7 +1,7 @@
 """What the kernel tests share: the folder `support` on the path, poisoned memory, and the parameter `backend`.
 
-`support` holds plain modules with names of their own (kernel_cases, kernel_definition, kernel_checks), because under importlib mode a test file
-cannot import its neighbour.
+`support` holds plain modules with names of their own (kernel_cases, kernel_definition, kernel_checks), because under
+importlib mode a test file cannot import its neighbour.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def poisoned_memory() -> Iterator[None]:
-    """Every fresh torch.empty (from Python and from C++) is full of NaN or of the largest integer, so that unwritten output fails loudly."""
+    """Every fresh torch.empty (of Python and C++) is full of NaN or of the largest integer: unwritten output is seen."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     assert torch.empty(3).isnan().all()

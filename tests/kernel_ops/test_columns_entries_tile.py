@@ -11,7 +11,6 @@ from kernel_checks import (
     assert_columns,
     assert_entries,
     assert_tile,
-    run_attention,
     run_columns,
     run_entries,
     run_tile,

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.medium
 def run(path: Path, folder: Path) -> list[dict[str, Any]]:
     """Every output of a notebook, run in a new kernel with `folder` as its working folder."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 

@@ -1,5 +1,5 @@
 // The frame of the report: what was run on what, definitions on demand, the manifest.
-import { el } from "./dom.js";
+import { el, number } from "./dom.js";
 
 const CAUTION = "Attention weight is not causal effect.";
 
@@ -14,7 +14,7 @@ export function createHeader(data) {
   return el("header", {},
     el("p", { class: "kicker", text: "attention heads" }),
     el("h1", { text: data.title_text }),
-    el("p", { class: "lead" }, `What the ${data.n} heads of this model attend to: exact means over every query of the text. `
+    el("p", { class: "lead" }, `What the ${number(data.n)} heads of this model attend to: exact means over every query of the text. `
       + "Point at a head in any map to find it in all of them. ", el("span", { class: "caution", text: CAUTION })),
     el("dl", { class: "facts" }, ...data.facts.map(([name, value]) => el("div", {}, el("dt", { text: name }), el("dd", { text: value })))),
     ...data.notes.map((text) => el("p", { class: "notice", text })));

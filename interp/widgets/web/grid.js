@@ -100,7 +100,7 @@ export function createGrid(data, state) {
     mark("lock", lock);
   });
   const section = el("section", { class: "focus", "aria-label": "one statistic, every head" },
-    el("div", { class: "picker" }, el("span", { class: "choose" }, picker), formula, ask), meaning,
+    el("div", { class: "picker" }, el("span", { class: "choose" }, picker), ask, formula), meaning,
     el("div", { class: "plot" },
       el("span", { class: "axis-name vertical", text: "head" }),
       el("div", { class: "body" },

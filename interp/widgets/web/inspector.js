@@ -11,7 +11,7 @@ function standing(data, head) {
     .sort((a, b) => a.rank.get(head) - b.rank.get(head));
   if (!high.length) return "";
   const words = high.slice(0, 4).map((s) => `${ordinal(s.rank.get(head))} in ${s.title}`);
-  return `Of ${data.n} heads: ${words.join(", ")}${high.length > 4 ? ` and ${high.length - 4} more` : ""}.`;
+  return `Of ${number(data.n)} heads: ${words.join(", ")}${high.length > 4 ? ` and ${high.length - 4} more` : ""}.`;
 }
 
 export function createInspector(data, state) {
@@ -43,12 +43,12 @@ export function createInspector(data, state) {
 
   state.subscribe(({ statistic, hover, lock }) => {
     const head = state.shown();
-    title.textContent = head === null ? `All ${data.n} heads` : data.title(head);
+    title.textContent = head === null ? `All ${number(data.n)} heads` : data.title(head);
     tag.textContent = lock !== null ? "locked" : "";
     tag.hidden = lock === null;
     columns.forEach((th, i) => { th.textContent = (head === null ? OF_ALL : OF_ONE)[i]; });
     if (head === null) hint.textContent = "Means over all heads. Point at a head to see its numbers; click to lock it, Esc to clear. In the large map arrow keys move and Enter locks.";
-    else hint.textContent = standing(data, head) || `Among the three highest of ${data.n} heads in no statistic.`;
+    else hint.textContent = standing(data, head) || `Among the three highest of ${number(data.n)} heads in no statistic.`;
     for (const row of rows) fill(row, head, statistic);
     const other = lock !== null && hover !== null && hover !== lock ? `  (under the pointer: ${data.name(hover)}, ${number(statistic.mean[hover])})` : "";
     const layer = head === null ? 0 : Math.floor(head / data.heads.length);

@@ -64,7 +64,7 @@ export function createRanking(data, state) {
       row.addEventListener("click", () => state.lock(i));
       return row;
     }));
-    more.textContent = all ? `show the first ${SHORT}` : `show all ${order.length}`;
+    more.textContent = all ? `show the first ${SHORT}` : `show all ${number(order.length)}`;
     more.hidden = order.length <= SHORT;
     mark(state.get());
   }

@@ -35,7 +35,8 @@ class Attended:
 
     Attributes:
         out: [B, H, Nq, Dv] in q's dtype; 0 for rows that see nothing.
-        lse: [B, H, Nq], natural-log sum of exp of the visible logits (sink logit included), float32 (float64 from float64 input or `reference`); -inf for empty rows.
+        lse: [B, H, Nq], natural-log sum of exp of the visible logits and the sink logit, float32 (float64 from float64
+            input or `reference`). A row that sees no key has -inf, or, where there is one, its sink logit.
         stats: by the names of `Collect` (see there); with sink logits also ``sink_logit_mass`` [B, H, Nq], the learned sink's own share.
         backend: which backend ran.
     """
@@ -82,30 +83,60 @@ def attention(
         ValueError: shapes, dtypes or sizes that do not fit; all mismatches in one message.
         BackendError: the explicit backend cannot serve the call.
     """
-    call = attention_call(q, k, v, mask=mask, scale=scale, softcap=softcap, sink_logits=sink_logits, edit=edit, collect=collect)
+    call = attention_call(
+        q, k, v, mask=mask, scale=scale, softcap=softcap, sink_logits=sink_logits, edit=edit, collect=collect
+    )
     name, implementation = choose("attention", IMPLEMENTATIONS, backend, call, q.device)
     out, lse, stats = implementation.run(call)
     return Attended(out=out, lse=lse, stats=stats, backend=name)
 
 
 def explain(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Mask, scale: float | None = None, softcap: float | None = None,
-    sink_logits: Tensor | None = None, edit: Edit | None = None, collect: Collect | None = None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Mask,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sink_logits: Tensor | None = None,
+    edit: Edit | None = None,
+    collect: Collect | None = None,
 ) -> list[Verdict]:
     """What every backend says of this call of `attention`: can it, and why not. Same arguments as `attention`."""
-    call = attention_call(q, k, v, mask=mask, scale=scale, softcap=softcap, sink_logits=sink_logits, edit=edit, collect=collect)
+    call = attention_call(
+        q, k, v, mask=mask, scale=scale, softcap=softcap, sink_logits=sink_logits, edit=edit, collect=collect
+    )
     return verdicts(IMPLEMENTATIONS, call)
 
 
 def attention_call(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Mask, scale: float | None, softcap: float | None,
-    sink_logits: Tensor | None, edit: Edit | None, collect: Collect | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Mask,
+    scale: float | None,
+    softcap: float | None,
+    sink_logits: Tensor | None,
+    edit: Edit | None,
+    collect: Collect | None,
 ) -> AttentionCall:
     """Check the arguments of `attention` and bring them to canonical form."""
-    problem = Problem.of(q, k, mask=mask, scale=scale, softcap=softcap, sink_logits=sink_logits, edit=edit)
-    if v.ndim != 4 or v.shape[:3] != k.shape[:3] or v.dtype != k.dtype or v.device != k.device:
-        raise ValueError(f"v: wanted {tuple(k.shape[:3])} + [Dv] of {k.dtype} on {k.device}, got {tuple(v.shape)} of {v.dtype} on {v.device}")
     wish = Collect() if collect is None else collect
-    wish.check(problem.batch, problem.queries, problem.keys)
+    problem, bad = None, list[str]()
+    try:
+        problem = Problem.of(q, k, mask=mask, scale=scale, softcap=softcap, sink_logits=sink_logits, edit=edit)
+    except ValueError as said:
+        bad.append(str(said))
+    if v.ndim != 4 or v.shape[:3] != k.shape[:3] or v.shape[3] == 0 or v.dtype != k.dtype or v.device != k.device:
+        wanted = f"{tuple(k.shape[:3])} + [Dv] of {k.dtype} on {k.device}"
+        bad.append(f"v: wanted {wanted}, got {tuple(v.shape)} of {v.dtype} on {v.device}")
+    if q.ndim == k.ndim == 4:
+        try:
+            wish.check(q.shape[0], q.shape[2], k.shape[2])
+        except ValueError as said:
+            bad.append(str(said))
+    if problem is None or bad:
+        raise ValueError("; ".join(bad))
     return AttentionCall(problem=problem, v=v, collect=wish.to(q.device))
-

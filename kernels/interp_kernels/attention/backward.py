@@ -61,7 +61,7 @@ def differentiable(call: AttentionCall, forward: Forward) -> tuple[Tensor, Tenso
         with torch.no_grad():
             return forward(call)
     names: list[str] = []
-    flat = _Attention.apply(call, forward, names, *tensors)
+    flat: tuple[Tensor, ...] = _Attention.apply(call, forward, names, *tensors)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     results = dict(zip(names, flat, strict=True))
     return results.pop("out"), results.pop("lse"), results
 
@@ -105,9 +105,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors
-        given = dict(zip(ctx.names, grads, strict=True))
+        given = dict(zip(ctx.names, grad_outputs, strict=True))
         d_out, d_lse, d_entropy = (given.get(name) for name in DIFFERENTIABLE)
         got = attention_backward(ctx.call, d_out, d_lse, d_entropy)
         wanted = ctx.needs_input_grad[3:]

@@ -25,6 +25,7 @@ class Softmax:
     Attributes:
         d: s - row_max, [b, h, rows, cols], -inf where hidden (0 after `Logits.fill_hidden`); the buffer of the logits.
         e: exp(d), 0 where hidden.
+        total: sum of e over the keys.
         row_max: [b, h, rows] as the other row quantities; -inf for rows that see nothing.
         inverse: probability = e * inverse; 0 for rows that see nothing.
         log_total: lse - row_max, 0 for rows without any outcome.
@@ -34,6 +35,7 @@ class Softmax:
 
     d: Tensor
     e: Tensor
+    total: Tensor
     row_max: Tensor
     inverse: Tensor
     log_total: Tensor
@@ -52,7 +54,7 @@ def softmax(logits: Logits, sink_logits: Tensor | None, e: Tensor) -> Softmax:
         some = total > 0
         log_total = torch.log(total).masked_fill(~some, 0.0)
         inverse = torch.where(some, total.reciprocal(), 0.0)
-        return Softmax(d, e, row_max, inverse, log_total, torch.where(some, low + log_total, _NONE), None)
+        return Softmax(d, e, total, row_max, inverse, log_total, torch.where(some, low + log_total, _NONE), None)
     # Both outcomes are taken below the larger of the two, so that neither overflows.
     sink = sink_logits.to(e.dtype)[None, :, None].expand_as(row_max)
     top = torch.maximum(row_max, sink)
@@ -66,24 +68,24 @@ def softmax(logits: Logits, sink_logits: Tensor | None, e: Tensor) -> Softmax:
     mass = own * share
     log_total = (top - low + log_both).masked_fill(row_max == _NONE, 0.0)
     return Softmax(
-        d, e, row_max, keys * share, log_total, torch.where(some, top + log_both, _NONE), (mass, mass * surprise)
+        d, e, total, row_max, keys * share, log_total, torch.where(some, top + log_both, _NONE), (mass, mass * surprise)
     )
 
 
 def entropy(soft: Softmax) -> Tensor:
     """Entropy of keys and sink, [b, h, rows]. Needs d to be 0 where hidden, and destroys it: the last to be taken."""
-    of_keys = soft.inverse * (soft.e.sum(-1) * soft.log_total - soft.d.mul_(soft.e).sum(-1))
+    of_keys = soft.inverse * (soft.total * soft.log_total - soft.d.mul_(soft.e).sum(-1))
     return of_keys if soft.sink is None else of_keys + soft.sink[1]
 
 
 def moments(soft: Softmax) -> Tensor:
     """Sums of (s - row_max) and its square over visible keys, [b, h, rows, 2]. Needs d to be 0 where hidden."""
-    return torch.stack([soft.d.sum(-1), torch.linalg.vector_norm(soft.d, dim=-1).square()], -1)
+    return torch.stack([soft.d.sum(-1), _square_sum(soft.d)], -1)
 
 
 def prob_square(soft: Softmax) -> Tensor:
     """Sum of squared probabilities of the keys."""
-    return (torch.linalg.vector_norm(soft.e, dim=-1) * soft.inverse).square()
+    return _square_sum(soft.e) * soft.inverse.square()
 
 
 def distance(soft: Softmax, block: Block, offset: int, scratch: Tensor) -> Tensor:
@@ -113,7 +115,7 @@ def windows(soft: Softmax, block: Block, offset: int, sizes: Sequence[int]) -> T
     pos = block.rows.arange(soft.e.device)[:, None] + offset
     cols = block.cols
     first, last = block.rows.start + offset, block.rows.stop - 1 + offset
-    masses = []
+    masses: list[Tensor] = []
     for w in sizes:
         # Columns inside the window of every row need no mask.
         inner = min(max(last - w + 1, cols.start), cols.stop), max(min(first + 1, cols.stop), cols.start)
@@ -140,9 +142,15 @@ def offsets(soft: Softmax, block: Block, offset: int, distances: Sequence[int]) 
 
 def matches(soft: Softmax, row_ids: Tensor, key_ids: Tensor, scratch: Tensor) -> Tensor:
     """Mass on the keys whose id is the row's, [b, h, rows, M]; ids [b or 1, M, rows] and [b or 1, M, cols], negative ids match nothing."""
-    masses = []
+    masses: list[Tensor] = []
     for m in range(row_ids.shape[1]):
         rows = row_ids[:, m, :, None]
         same = (rows == key_ids[:, m, None, :]) & (rows >= 0)
         masses.append(torch.mul(soft.e, same[:, None], out=scratch).sum(-1))
     return torch.stack(masses, -1) * soft.inverse[..., None]
+
+
+def _square_sum(x: Tensor) -> Tensor:
+    # One pass and no square in memory.
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return norm.square()

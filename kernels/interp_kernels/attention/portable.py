@@ -46,9 +46,8 @@ def _forward(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
 
 def _is_fused(call: AttentionCall) -> bool:
     p, mask = call.problem, call.problem.mask
-    structure = (mask.window, mask.left, mask.right, mask.query_documents, mask.prefix_length, mask.head_windows)
-    extra = (mask.block_keep, mask.alibi_slopes, mask.dense_bias, p.softcap, p.sink_logits, p.edit)
-    plain = all(x is None for x in structure + extra) and not mask.hidden
+    windows = (mask.window, mask.head_windows, mask.alibi_slopes)
+    plain = mask.is_positional and all(x is None for x in (*windows, p.softcap, p.sink_logits, p.edit))
     # torch's causal flag puts row 0 at key 0; rows that all see all keys need no mask.
     square = not mask.is_causal or (p.offset == 0 and p.queries == p.keys) or p.offset >= p.keys - 1
     return plain and square and p.q.device.type == "cpu" and p.q.shape[3] == call.v.shape[3]

@@ -82,7 +82,28 @@ def _dq_step(
     if MASKED:
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
     b_ds, _ = _logit_gradient(
-        b_raw, b_dp, b_ref, b_inverse, b_c, b_dh, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED, ENTROPY, BASE_2
+        b_raw,
+        b_dp,
+        b_ref,
+        b_inverse,
+        b_c,
+        b_dh,
+        m_vis,
+        mk,
+        ed,
+        b_factor,
+        b,
+        h,
+        o_i,
+        o_j,
+        NQ,
+        NK,
+        offset,
+        scale,
+        softcap,
+        MASKED,
+        ENTROPY,
+        BASE_2,
     )
     return tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
 
@@ -145,7 +166,28 @@ def _dkdv_step(
     if MASKED:
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
     b_ds, b_pw = _logit_gradient(
-        b_raw, b_dp, b_ref, b_inverse, b_c, b_dh, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED, ENTROPY, BASE_2
+        b_raw,
+        b_dp,
+        b_ref,
+        b_inverse,
+        b_c,
+        b_dh,
+        m_vis,
+        mk,
+        ed,
+        b_factor,
+        b,
+        h,
+        o_i,
+        o_j,
+        NQ,
+        NK,
+        offset,
+        scale,
+        softcap,
+        MASKED,
+        ENTROPY,
+        BASE_2,
     )
     b_dv = tl.dot(b_pw.to(b_do.dtype), b_do, b_dv, input_precision=PRECISION)
     b_dk = tl.dot(b_ds.to(b_q.dtype), b_q, b_dk, input_precision=PRECISION)

@@ -15,6 +15,7 @@ from interp_kernels.attention.triton_state import (
     absorbed,
     empty_state,
     joined,
+    load_row_ids,
     load_state,
     store_results,
     store_state,
@@ -32,9 +33,9 @@ from interp_kernels.triton_masks import (
 
 @triton.jit
 def _row_step(
-    st, b_acc, b_q, b_factor, tile, limits, p_k, k_stride, p_v, v_stride, mk, ed, co, b, h, o_i, NQ, NK, D, DV, offset, scale, softcap,
+    st, b_acc, b_q, b_factor, row_ids, tile, limits, p_k, k_stride, p_v, v_stride, mk, ed, co, b, h, o_i, NQ, NK, D, DV, offset, scale, softcap,
     MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr,
-    DISTANCE: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr,
+    DISTANCE: tl.constexpr, REST: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr,
     BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr, PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     o_n = tile * BN + tl.arange(0, BN)
@@ -47,8 +48,8 @@ def _row_step(
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
         b_s = tl.where(m_vis, b_s, -float("inf"))
     st, b_p, b_alpha = absorbed(
-        st, b_s, m_vis, ed, co, b, h, o_i, o_j, NQ, NK, offset,
-        MASKED, ENTROPY, MOMENTS, SQUARE, DISTANCE, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN,
+        st, b_s, m_vis, tile, row_ids, ed, co, b, h, o_i, o_j, NQ, NK, offset,
+        MASKED, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN,
     )  # fmt: skip
     b_v = load_rows(p_v, o_n[:, None], tl.arange(0, BDV)[None, :], v_stride, NK, DV, MASKED, PAD_DV)
     b_acc = tl.dot(b_p.to(b_v.dtype), b_v, b_acc * b_alpha[:, None], input_precision=PRECISION)
@@ -60,7 +61,7 @@ def attention_fwd_kernel(
     p_q, p_k, p_v, p_out, p_lse, p_entropy, p_stats, p_sink, p_part, p_part_acc, mk, ed, co,
     H, NQ, NK, D, DV, group, splits, offset, reach, scale, softcap,
     CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ENTROPY: tl.constexpr, ROW_MAX: tl.constexpr, MOMENTS: tl.constexpr,
-    SQUARE: tl.constexpr, DISTANCE: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr,
+    SQUARE: tl.constexpr, DISTANCE: tl.constexpr, REST: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr, PAD_D: tl.constexpr, PAD_DV: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -79,6 +80,7 @@ def attention_fwd_kernel(
     p_v_head = p_v.p + b * p_v.b + (h // group) * p_v.h
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
 
+    row_ids = load_row_ids(co, b, o_i, NQ, MATCHES)
     limits = head_limits(mk, b, h, NK)
     ranges = key_tile_ranges(mk, ed, limits, i0, BM, NQ, NK, offset, reach, CAUSAL, BN)
     sink_first, sink_end, near, full, full_end, end = ranges
@@ -99,14 +101,14 @@ def attention_fwd_kernel(
     b_acc = tl.zeros([BM, BDV], tl.float32)
     for tile in range(full_part, full_end_part):
         st, b_acc = _row_step(
-            st, b_acc, b_q, b_factor, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, co, b, h, o_i, NQ, NK, D, DV, offset, scale, softcap,
-            False, CAUSAL, ENTROPY, MOMENTS, SQUARE, DISTANCE, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
+            st, b_acc, b_q, b_factor, row_ids, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, co, b, h, o_i, NQ, NK, D, DV, offset, scale, softcap,
+            False, CAUSAL, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
         )  # fmt: skip
-    for index in range(masked_first, masked_stop):
+    for index in tl.range(masked_first, masked_stop, num_stages=1):
         tile = masked_tile(index, sink_first, sink_end, near, full, full_end)
         st, b_acc = _row_step(
-            st, b_acc, b_q, b_factor, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, co, b, h, o_i, NQ, NK, D, DV, offset, scale, softcap,
-            True, CAUSAL, ENTROPY, MOMENTS, SQUARE, DISTANCE, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
+            st, b_acc, b_q, b_factor, row_ids, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, co, b, h, o_i, NQ, NK, D, DV, offset, scale, softcap,
+            True, CAUSAL, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
         )  # fmt: skip
 
     plane = tl.num_programs(1).to(tl.int64) * NQ
@@ -119,7 +121,7 @@ def attention_fwd_kernel(
     else:
         store_results(
             st, b_acc, p_out, p_lse, p_entropy, p_stats, p_sink, ed, b, h, o_m, o_d, o_row, plane, NQ, DV,
-            ENTROPY, ROW_MAX, MOMENTS, SQUARE, DISTANCE, co.rest is not None, EXTRA, BASE_2,
+            ENTROPY, ROW_MAX, MOMENTS, SQUARE, DISTANCE, REST, EXTRA, BASE_2,
         )  # fmt: skip
 
 
@@ -142,7 +144,7 @@ def attention_join_kernel(
         other = load_state(p_part + part * (BASE + EXTRA) * plane, o_row, m_row, plane, BASE + EXTRA)
         p_rows = p_part_acc + (part * plane + o_row)[:, None] * DV + o_d[None, :]
         b_other = tl.load(p_rows, mask=m_row[:, None] & (o_d < DV)[None, :], other=0.0)
-        st, b_alpha, b_beta = joined(st, other, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, EXTRA, BASE_2)
+        st, b_alpha, b_beta = joined(st, other, ENTROPY, MOMENTS, SQUARE, DISTANCE, EXTRA, BASE_2)
         b_acc = b_acc * b_alpha[:, None] + b_other * b_beta[:, None]
     store_results(
         st, b_acc, p_out, p_lse, p_entropy, p_stats, p_sink, ed, bh // H, bh % H, o_m, o_d, o_row, plane, NQ, DV,

@@ -34,10 +34,9 @@ SPLIT_KEYS = 1024
 
 
 class CollectArgs(NamedTuple):
-    """`Collect` for the kernels: key sets as one word a key, ids by kind, window widths."""
+    """`Collect` for the kernels: key sets (and `rest` as the last) as the bits of one word a key, ids by kind, window widths."""
 
-    set_words: Strided | None = None
-    rest: Strided | None = None
+    words: Strided | None = None
     row_ids: Strided | None = None
     key_ids: Strided | None = None
     windows: tuple[int, ...] | None = None
@@ -46,16 +45,16 @@ class CollectArgs(NamedTuple):
 
 def lower_collect(collect: Collect) -> CollectArgs:
     """`CollectArgs` of a wish."""
+    bits = [] if collect.key_sets is None else list(collect.key_sets.unbind(1))
+    bits += [] if collect.rest is None else [collect.rest]
     words = None
-    if collect.key_sets is not None:
-        words = torch.zeros_like(collect.key_sets[:, 0], dtype=torch.int32)
-        for c in range(collect.key_sets.shape[1]):
-            words |= collect.key_sets[:, c].to(torch.int32) << c
+    if bits:
+        wide = torch.int32 if len(bits) < 32 else torch.int64
+        words = sum((bit.to(wide) << c for c, bit in enumerate(bits[1:], 1)), start=bits[0].to(wide))
     return CollectArgs(
-        set_words=None if words is None else keyed(words),
-        rest=None if collect.rest is None else keyed(collect.rest.to(torch.int8)),
-        row_ids=None if collect.match is None else keyed(collect.match[0]),
-        key_ids=None if collect.match is None else keyed(collect.match[1]),
+        words=None if words is None else keyed(words),
+        row_ids=None if collect.match is None else keyed(collect.match[0].masked_fill(collect.match[0] < 0, -2)),
+        key_ids=None if collect.match is None else keyed(collect.match[1].clamp(min=-1)),
         windows=collect.windows or None,
         offsets=collect.offsets or None,
     )
@@ -162,6 +161,7 @@ def _sweep(
         "MOMENTS": wish.logit_moments,
         "SQUARE": wish.prob_square,
         "DISTANCE": wish.distance,
+        "REST": wish.rest is not None,
         "BASE_2": is_plain(p),
     }
     shared = {
@@ -222,7 +222,6 @@ def _sweep(
                 **shared,
                 **sizes,
                 **flags,
-                "REST": wish.rest is not None,
                 "EXTRA": extra,
                 "BDV": padded(call.v.shape[3]),
             },

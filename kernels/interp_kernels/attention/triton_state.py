@@ -34,14 +34,17 @@ def empty_state(EXTRA: tl.constexpr, BM: tl.constexpr):
 
 
 @triton.jit
-def _recentred(st, b_m, b_mr, ENTROPY: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr, DISTANCE: tl.constexpr, REST: tl.constexpr, EXTRA: tl.constexpr, BASE_2: tl.constexpr):
-    """The same state on the maxima b_m and b_mr (not below its own), and the factor that takes its weights there."""
-    l, t, n, a1, a2, p2, ds, mr, rl, rt = st[1], st[2], st[3], st[4], st[5], st[6], st[7], st[8], st[9], st[10]
+def _recentred(
+    st, b_m, ENTROPY: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr, DISTANCE: tl.constexpr,
+    EXTRA: tl.constexpr, BASE_2: tl.constexpr,
+):  # fmt: skip
+    """The same state on the maximum b_m (not below its own), and the factor that takes its weights there; the three of `rest` stay."""
+    t, n, a1, a2, p2, ds = st[2], st[3], st[4], st[5], st[6], st[7]
     # A row that has seen nothing has -inf - -inf here; its sums are 0 and stay so for any finite step.
     b_step = tl.where(st[0] > -float("inf"), st[0] - b_m, 0.0)
     b_alpha = weight(b_step, BASE_2)
     if ENTROPY:
-        t = (t + b_step * l) * b_alpha
+        t = (t + b_step * st[1]) * b_alpha
     if MOMENTS:
         a2 = a2 + b_step * (2.0 * a1 + n * b_step)
         a1 = a1 + n * b_step
@@ -49,69 +52,97 @@ def _recentred(st, b_m, b_mr, ENTROPY: tl.constexpr, MOMENTS: tl.constexpr, SQUA
         p2 = p2 * b_alpha * b_alpha
     if DISTANCE:
         ds = ds * b_alpha
-    if REST:
-        b_rest_step = tl.where(mr > -float("inf"), mr - b_mr, 0.0)
-        b_rest_alpha = weight(b_rest_step, BASE_2)
-        rt = (rt + b_rest_step * rl) * b_rest_alpha
-        rl = rl * b_rest_alpha
-        mr = b_mr
-    moved = (b_m, l * b_alpha, t, n, a1, a2, p2, ds, mr, rl, rt)
+    moved = (b_m, st[1] * b_alpha, t, n, a1, a2, p2, ds, st[8], st[9], st[10])
     for c in tl.static_range(EXTRA):
         moved = moved + (st[11 + c] * b_alpha,)
     return moved, b_alpha
 
 
 @triton.jit
-def joined(one, two, ENTROPY: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr, DISTANCE: tl.constexpr, REST: tl.constexpr, EXTRA: tl.constexpr, BASE_2: tl.constexpr):
+def _recentred_rest(b_mr, mr, rl, rt, BASE_2: tl.constexpr):
+    """The sums rl and rt over the keys outside `rest`, moved from their maximum mr to b_mr."""
+    b_step = tl.where(mr > -float("inf"), mr - b_mr, 0.0)
+    b_alpha = weight(b_step, BASE_2)
+    return rl * b_alpha, (rt + b_step * rl) * b_alpha
+
+
+@triton.jit
+def joined(
+    one, two, ENTROPY: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr, DISTANCE: tl.constexpr,
+    EXTRA: tl.constexpr, BASE_2: tl.constexpr,
+):  # fmt: skip
     """The state of two disjoint sets of keys, and the factors for their weighted values."""
     b_m = tl.maximum(one[0], two[0])
     b_mr = tl.maximum(one[8], two[8])
-    one, b_alpha = _recentred(one, b_m, b_mr, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, EXTRA, BASE_2)
-    two, b_beta = _recentred(two, b_m, b_mr, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, EXTRA, BASE_2)
+    one, b_alpha = _recentred(one, b_m, ENTROPY, MOMENTS, SQUARE, DISTANCE, EXTRA, BASE_2)
+    two, b_beta = _recentred(two, b_m, ENTROPY, MOMENTS, SQUARE, DISTANCE, EXTRA, BASE_2)
+    rl_one, rt_one = _recentred_rest(b_mr, one[8], one[9], one[10], BASE_2)
+    rl_two, rt_two = _recentred_rest(b_mr, two[8], two[9], two[10], BASE_2)
     both = (b_m,)
     for c in tl.static_range(1, 8):
         both = both + (one[c] + two[c],)
-    both = both + (b_mr, one[9] + two[9], one[10] + two[10])
+    both = both + (b_mr, rl_one + rl_two, rt_one + rt_two)
     for c in tl.static_range(EXTRA):
         both = both + (one[11 + c] + two[11 + c],)
     return both, b_alpha, b_beta
 
 
 @triton.jit
+def load_row_ids(co, b, o_i, NQ, MATCHES: tl.constexpr):
+    """The rows' ids of each kind of match (`triton_lowering.lower_collect` has given negative ids of rows and of keys different numbers)."""
+    ids = ()
+    for c in tl.static_range(MATCHES):
+        ids = ids + (tl.load(co.row_ids.p + b * co.row_ids.b + c * co.row_ids.h + o_i, mask=o_i < NQ, other=-2),)
+    return ids
+
+
+@triton.jit
+def _load_keys(p_x, tile, NK, other, MASKED: tl.constexpr, BN: tl.constexpr):
+    """A vector over the keys of a tile, [1, BN]. One scalar address and small offsets: 64-bit addresses a key would cost 2 registers each."""
+    o_t = tl.arange(0, BN)[None, :]
+    p_tile = p_x + tile * BN
+    if MASKED:
+        b_x = tl.load(p_tile + o_t, mask=o_t < NK - tile * BN, other=other)
+    else:
+        b_x = tl.load(p_tile + o_t)
+    return b_x
+
+
+@triton.jit
 def absorbed(
-    st, b_s, m_vis, ed, co, b, h, o_i, o_j, NQ, NK, offset,
+    st, b_s, m_vis, tile, row_ids, ed, co, b, h, o_i, o_j, NQ, NK, offset,
     MASKED: tl.constexpr, ENTROPY: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr, DISTANCE: tl.constexpr,
-    SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr, BN: tl.constexpr,
+    REST: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """The state after a tile of logits [BM, BN] (-inf where hidden), the weights of the tile (edited ones for out), and the factor for what was before.
 
     o_i is [BM, 1], o_j [1, BN]. Without MASKED every entry is visible, every key exists and no key is within reach of a window or an offset.
     """
     EXTRA: tl.constexpr = SETS + MATCHES + WINDOWS + OFFSETS
-    REST: tl.constexpr = co.rest is not None
-    m_j = o_j < NK
-    b_m = tl.maximum(st[0], tl.max(b_s, 1))
-    b_ref = b_m
-    if MASKED:
-        b_ref = tl.where(b_m > -float("inf"), b_m, 0.0)
-    b_x = b_s - b_ref[:, None]
-    b_p = weight(b_x, BASE_2)
-    if MASKED:
-        b_x = tl.where(m_vis, b_x, 0.0)
-
-    b_mr = st[8]
+    mr, rl, rt = st[8], st[9], st[10]
+    if SETS > 0 or REST:
+        b_word = _load_keys(co.words.p + b * co.words.b, tile, NK, 0, MASKED, BN)
+    # First, so that its tiles are dead when those of all keys are made: they have a maximum, and so exponentials, of their own.
     if REST:
-        b_out = tl.load(co.rest.p + b * co.rest.b + o_j, mask=m_j, other=1) != 0
-        b_sr = tl.where(b_out, -float("inf"), b_s)
-        b_mr = tl.maximum(st[8], tl.max(b_sr, 1))
-        b_xr = b_sr - tl.where(b_mr > -float("inf"), b_mr, 0.0)[:, None]
+        b_xr = tl.where(((b_word >> SETS) & 1) != 0, -float("inf"), b_s)
+        b_mr = tl.maximum(mr, tl.max(b_xr, 1))
+        rl, rt = _recentred_rest(b_mr, mr, rl, rt, BASE_2)
+        mr = b_mr
+        b_xr = b_xr - tl.where(b_mr > -float("inf"), b_mr, 0.0)[:, None]
         b_pr = weight(b_xr, BASE_2)
-        b_xr = tl.where(b_sr > -float("inf"), b_xr, 0.0)
-    st, b_alpha = _recentred(st, b_m, b_mr, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, EXTRA, BASE_2)
+        rl += tl.sum(b_pr, 1)
+        rt += tl.sum(tl.where(b_xr > -float("inf"), b_pr * b_xr, 0.0), 1)
 
-    t, n, a1, a2, p2, ds, rl, rt = st[2], st[3], st[4], st[5], st[6], st[7], st[9], st[10]
-    if ENTROPY:
-        t += tl.sum(b_p * b_x, 1)
+    b_m = tl.maximum(st[0], tl.max(b_s, 1))
+    st, b_alpha = _recentred(st, b_m, ENTROPY, MOMENTS, SQUARE, DISTANCE, EXTRA, BASE_2)
+    if MASKED:
+        b_x = b_s - tl.where(b_m > -float("inf"), b_m, 0.0)[:, None]
+        b_p = weight(b_x, BASE_2)
+        b_x = tl.where(m_vis, b_x, 0.0)
+    else:
+        b_x = b_s - b_m[:, None]
+        b_p = weight(b_x, BASE_2)
+    t, n, a1, a2, p2, ds = st[2], st[3], st[4], st[5], st[6], st[7]
     if MOMENTS:
         a1 += tl.sum(b_x, 1)
         a2 += tl.sum(b_x * b_x, 1)
@@ -119,24 +150,20 @@ def absorbed(
             n += tl.sum(m_vis.to(tl.float32), 1)
         else:
             n += BN
+    if ENTROPY:
+        t += tl.sum(b_p * b_x, 1)
     if SQUARE:
         p2 += tl.sum(b_p * b_p, 1)
     if DISTANCE:
         ds += tl.sum(b_p * (o_i + offset - o_j).to(tl.float32), 1)
-    if REST:
-        rl += tl.sum(b_pr, 1)
-        rt += tl.sum(b_pr * b_xr, 1)
-    grown = (b_m, st[1] + tl.sum(b_p, 1), t, n, a1, a2, p2, ds, st[8], rl, rt)
+    grown = (b_m, st[1] + tl.sum(b_p, 1), t, n, a1, a2, p2, ds, mr, rl, rt)
 
     if SETS > 0:
-        b_word = tl.load(co.set_words.p + b * co.set_words.b + o_j, mask=m_j, other=0)
         for c in tl.static_range(SETS):
             grown = grown + (st[11 + c] + tl.sum(b_p * ((b_word >> c) & 1).to(tl.float32), 1),)
     for c in tl.static_range(MATCHES):
-        b_row_id = tl.load(co.row_ids.p + b * co.row_ids.b + c * co.row_ids.h + o_i, mask=o_i < NQ, other=-1)
-        b_key_id = tl.load(co.key_ids.p + b * co.key_ids.b + c * co.key_ids.h + o_j, mask=m_j, other=-2)
-        m_same = (b_row_id == b_key_id) & (b_row_id >= 0)
-        grown = grown + (st[11 + SETS + c] + tl.sum(tl.where(m_same, b_p, 0.0), 1),)
+        b_key_id = _load_keys(co.key_ids.p + b * co.key_ids.b + c * co.key_ids.h, tile, NK, -1, MASKED, BN)
+        grown = grown + (st[11 + SETS + c] + tl.sum(tl.where(row_ids[c] == b_key_id, b_p, 0.0), 1),)
     for c in tl.static_range(WINDOWS):
         b_mass = st[11 + SETS + MATCHES + c]
         if MASKED:
@@ -203,7 +230,9 @@ def store_results(
 
     b_weight = b_unit
     if ed.gate is not None:
-        b_weight = b_weight * tl.load(ed.gate.p + b * ed.gate.b + h * ed.gate.h + o_m.to(tl.int64) * ed.gate.r, mask=m_row, other=0.0)
+        b_weight = b_weight * tl.load(
+            ed.gate.p + b * ed.gate.b + h * ed.gate.h + o_m.to(tl.int64) * ed.gate.r, mask=m_row, other=0.0
+        )
     b_out = b_acc * b_weight[:, None]
     p_rows = p_out.p + b * p_out.b + h * p_out.h + o_m.to(tl.int64)[:, None] * p_out.r + o_d[None, :]
     tl.store(p_rows, b_out.to(p_out.p.dtype.element_ty), mask=m_row[:, None] & (o_d < DV)[None, :])

@@ -99,7 +99,7 @@ def _skewed(prob: Tensor, slab: Slab) -> Tensor:
 def _add_cells(sums: dict[str, Tensor], prob: Tensor, block: Block, size: int) -> None:
     start, stop = block.cols.start // size, -(-block.cols.stop // size)
     pad = (block.cols.start - start * size, stop * size - block.cols.stop)
-    cells = torch.nn.functional.pad(prob, pad).unflatten(-1, (stop - start, size))
+    cells = torch.nn.functional.pad(prob, pad).view(*prob.shape[:3], stop - start, size)
     line = block.rows.arange(prob.device) // size
     sums["block_sum"][..., start:stop].index_add_(2, line, cells.sum(-1))
     largest = cells.amax(-1)

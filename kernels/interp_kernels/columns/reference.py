@@ -40,7 +40,7 @@ def run(call: ColumnsCall) -> dict[str, Tensor]:
     if wish.block:
         high, wide = -(-p.queries // wish.block), -(-p.keys // wish.block)
         pad = (0, wide * wish.block - p.keys, 0, high * wish.block - p.queries)
-        cells = torch.nn.functional.pad(prob, pad).unflatten(3, (wide, wish.block)).unflatten(2, (high, wish.block))
+        cells = torch.nn.functional.pad(prob, pad).view(p.batch, p.heads, high, wish.block, wide, wish.block)
         stats["block_sum"], stats["block_max"] = cells.sum((3, 5)), cells.amax((3, 5))
     if wish.histogram:
         number = (-torch.log2(prob)).floor().clamp(0, HISTOGRAM_BINS - 1)

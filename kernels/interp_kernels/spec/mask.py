@@ -10,7 +10,8 @@ A row i has the position ``pos = i + offset``. Key j is visible to row i of head
 6. blocks: ``keep[h, i // size, j // size]``;
 7. the dense mask, where there is one, holds True or a finite additive value above half of its dtype's lowest.
 
-`alibi` and a floating `dense` mask add to the logits of visible keys. A row that sees nothing gives out 0, lse -inf, entropy 0.
+`alibi` and a floating `dense` mask add to the logits of visible keys. A row that sees nothing gives out 0, lse -inf, entropy 0
+(with a learned sink logit: lse that logit, all mass on the sink).
 """
 
 from __future__ import annotations
@@ -138,6 +139,12 @@ class Mask:
     def is_dense(self) -> bool:
         """Whether an Nq x Nk tensor is part of this mask."""
         return self.dense_bias is not None
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether visibility depends on i - j alone: no padding, documents, prefix, edges, sinks, blocks or dense part."""
+        others = (self.left, self.right, self.query_documents, self.prefix_length, self.head_sinks, self.block_keep)
+        return all(x is None for x in (*others, self.dense_bias)) and not self.hidden
 
     def resolved_offset(self, queries: int, keys: int) -> int:
         """Position of row 0 on the key axis."""

@@ -45,27 +45,9 @@ class Problem:
         edit: Edit | None,
     ) -> Problem:
         """Check a call and bring it to canonical form. Raises ValueError that names every mismatch at once."""
-        bad = []
-        if q.ndim != 4 or k.ndim != 4:
-            raise ValueError(f"q, k: wanted [batch, head, token, feature], got {tuple(q.shape)} and {tuple(k.shape)}")
-        if q.dtype != k.dtype or not q.is_floating_point():
-            bad.append(f"q, k: wanted one floating dtype, got {q.dtype} and {k.dtype}")
-        if q.device != k.device:
-            bad.append(f"q, k: wanted one device, got {q.device} and {k.device}")
-        if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-            bad.append(f"q, k: wanted equal batch and feature axes, got {tuple(q.shape)} and {tuple(k.shape)}")
-        if k.shape[1] == 0 or q.shape[1] % max(k.shape[1], 1):
-            bad.append(f"heads: wanted a multiple of the {k.shape[1]} key heads, got {q.shape[1]} query heads")
-        if softcap is not None and not softcap > 0:
-            bad.append(f"softcap: wanted a positive number or None, got {softcap}")
-        if sink_logits is not None and sink_logits.numel() != q.shape[1]:
-            bad.append(f"sink_logits: wanted one per query head ({q.shape[1]}), got shape {tuple(sink_logits.shape)}")
+        bad = _mismatches(q, k, mask=mask, softcap=softcap, sink_logits=sink_logits, edit=edit)
         if bad:
             raise ValueError("; ".join(bad))
-        sizes = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
-        mask.check(*sizes)
-        if edit is not None:
-            edit.check(*sizes)
         return Problem(
             q=q,
             k=k,
@@ -115,3 +97,34 @@ class Problem:
     def work_dtype(self) -> torch.dtype:
         """The dtype in which sums are kept: float64 for float64 input, else float32."""
         return torch.float64 if self.q.dtype == torch.float64 else torch.float32
+
+
+def _mismatches(
+    q: Tensor, k: Tensor, *, mask: Mask, softcap: float | None, sink_logits: Tensor | None, edit: Edit | None
+) -> list[str]:
+    """Everything about a call that does not fit, in words; empty when all fits."""
+    if q.ndim != 4 or k.ndim != 4:
+        return [f"q, k: wanted [batch, head, token, feature], got {tuple(q.shape)} and {tuple(k.shape)}"]
+    bad: list[str] = []
+    if q.dtype != k.dtype or not q.is_floating_point():
+        bad.append(f"q, k: wanted one floating dtype, got {q.dtype} and {k.dtype}")
+    if q.device != k.device:
+        bad.append(f"q, k: wanted one device, got {q.device} and {k.device}")
+    if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        bad.append(f"q, k: wanted equal batch and feature axes, got {tuple(q.shape)} and {tuple(k.shape)}")
+    if 0 in q.shape or 0 in k.shape:
+        bad.append(f"q, k: wanted at least 1 along every axis, got {tuple(q.shape)} and {tuple(k.shape)}")
+    elif q.shape[1] % k.shape[1]:
+        bad.append(f"heads: wanted a multiple of the {k.shape[1]} key heads, got {q.shape[1]} query heads")
+    if softcap is not None and not softcap > 0:
+        bad.append(f"softcap: wanted a positive number or None, got {softcap}")
+    if sink_logits is not None and sink_logits.numel() != q.shape[1]:
+        bad.append(f"sink_logits: wanted one per query head ({q.shape[1]}), got shape {tuple(sink_logits.shape)}")
+    sizes = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+    for part in (mask, edit):
+        try:
+            if part is not None:
+                part.check(*sizes)
+        except ValueError as said:
+            bad.append(str(said))
+    return bad

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,8 @@ def supports(call: TileCall) -> tuple[bool, str]:
 
 def run(call: TileCall) -> Tensor:
     """[B, H, height, width] in the working dtype."""
-    p, dtype = call.problem, call.problem.work_dtype
+    dtype = call.problem.work_dtype
+    p = replace(call.problem, q=call.problem.q.to(dtype), k=call.problem.k.to(dtype))
     row_edges, col_edges = call.row_edges, call.col_edges
     height, width = len(row_edges) - 1, len(col_edges) - 1
     picture = p.q.new_zeros((p.batch, p.heads, height, width), dtype=dtype)

@@ -21,5 +21,10 @@ def run(call: TileCall) -> Tensor:
     """float64 [B, H, height, width]."""
     prob = dense_map(call.problem, call.lse)
     pool = torch.mean if call.pool == "mean" else torch.amax
-    lines = torch.stack([pool(prob[:, :, a:b], 2) for a, b in itertools.pairwise(call.row_edges.tolist())], 2)
-    return torch.stack([pool(lines[..., a:b], 3) for a, b in itertools.pairwise(call.col_edges.tolist())], 3)
+    lines = torch.stack([pool(prob[:, :, a:b], 2) for a, b in _bins(call.row_edges)], 2)
+    return torch.stack([pool(lines[..., a:b], 3) for a, b in _bins(call.col_edges)], 3)
+
+
+def _bins(edges: Tensor) -> itertools.pairwise[tuple[int, int]]:
+    numbers: list[int] = edges.tolist()  # pyright: ignore[reportUnknownMemberType]
+    return itertools.pairwise(numbers)

@@ -1,7 +1,7 @@
 """Problems for the kernel tests: named cases over every mask feature, option and edit, and a hypothesis strategy over their combinations.
 
-Every axis has another prime where it can: batch 2, key heads 3, query heads 6, rows 13, keys 29, D 5, Dv 7; odd sizes (1, 63, 64, 65, 1000) have cases
-of their own. A case is built when asked for, always the same for one name, and holds float32 tensors (`Case.cast` gives others).
+Every axis has another prime where it can: batch 2, key heads 3, query heads 6, rows 13, keys 29, D 5, Dv 7; odd sizes
+(1, 63, 64, 65, 1000) have cases of their own. A case is built when asked for and always the same for one name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The test-suite's own definition of every kernel, written from the docstrings of `Mask`, `Edit`, `Collect` and `ColumnCollect` alone.
 
-It calls nothing of `interp_kernels.visibility` or `interp_kernels.scores`: visibility is decided entry by entry in plain Python, the map is dense.
-In float64 it is the truth that `reference` is checked against; in a lower dtype it is the "same-precision dense formula" of the tolerance rule.
+It calls nothing of `interp_kernels.visibility` or `interp_kernels.scores`: visibility is decided entry by entry in plain
+Python, the map is dense. In float64 it is the truth that `reference` is checked against; in a lower dtype it is the
+"same-precision dense formula" of the tolerance rule.
 """
 
 from __future__ import annotations
