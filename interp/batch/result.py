@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,9 +64,10 @@ class ScanResult:
         """
         if statistic not in self.statistics:
             raise OptionError(f"this scan has no statistic {statistic!r}; it has: {', '.join(self.statistics)}")
-        rows = self.frame[(self.frame["statistic"] == statistic) & self.frame["value"].notna()]
-        rows = rows.sort_values(["value", "layer", "head"], ascending=[False, True, True]).head(k)
-        return [HeadValue(int(r.layer), int(r.head), float(r.value)) for r in rows.itertuples()]
+        chosen = (self.frame["statistic"] == statistic) & self.frame["value"].notna()
+        layers, heads, values = (self.frame.loc[chosen, name].to_numpy() for name in ("layer", "head", "value"))
+        order = np.lexsort((heads, layers, -values))[:k]
+        return [HeadValue(int(layers[i]), int(heads[i]), float(values[i])) for i in order]
 
 
 def open_scan(folder: str | Path) -> ScanResult:

@@ -78,9 +78,7 @@ def as_dense(mask: Any, sizes: tuple[int, int, int, int], dtype: torch.dtype, de
     return dense_bias(mask, *sizes, dtype, device) if isinstance(mask, Mask) else mask
 
 
-def _structure(
-    function: Callable[..., Any], offset: int, kv_offset: int, batch: int, queries: int, keys: int
-) -> Mask:
+def _structure(function: Callable[..., Any], offset: int, kv_offset: int, batch: int, queries: int, keys: int) -> Mask:
     """Read a mask off the factories that built `function`."""
     parts = list(_flatten(function))
     kinds = [kind for kind, _ in parts]

@@ -24,7 +24,7 @@ def corpus(
     frame = describe(tokenizer)
     if as_json:
         for record in frame.to_dict("records"):
-            print_json({str(name): value for name, value in record.items()} | frame.attrs)
+            print_json({str(name): value for name, value in (*record.items(), *frame.attrs.items())})
         return
     rows = [
         [f"{cell:,}" if isinstance(cell, int) else cell for cell in row]

@@ -40,17 +40,16 @@ def show(
     if statistic is None:
         print_summary(result)
         return
-    chosen = {(head.layer, head.head): rank for rank, head in enumerate(result.top(statistic, top))}
-    frame = result.frame[result.frame["statistic"] == statistic]
-    rows = sorted((r for r in frame.itertuples() if (r.layer, r.head) in chosen), key=lambda r: chosen[r.layer, r.head])
+    heads = result.top(statistic, top)
+    frame = result.frame[result.frame["statistic"] == statistic].set_index(["layer", "head"])
     facts = result.manifest["statistics"][statistic]
     numbers = ("value", "std", "q05", "q50", "q95", "min", "max")
-    print_table(
-        f"{facts['title']} ({facts['unit']}): {facts['formula']}",
-        ("layer", "head", *numbers, "count"),
-        [[r.layer, r.head, *(f"{getattr(r, n):.4g}" for n in numbers), f"{r.count:,}"] for r in rows],
-        numbers=("layer", "head", *numbers, "count"),
-    )
+    rows = []
+    for head in heads:
+        found = frame.loc[(head.layer, head.head)]
+        rows.append([head.layer, head.head, *(f"{found[n]:.4g}" for n in numbers), f"{found['count']:,}"])
+    columns = ("layer", "head", *numbers, "count")
+    print_table(f"{facts['title']} ({facts['unit']}): {facts['formula']}", columns, rows, numbers=columns)
 
 
 def _print_maps(folder: Path) -> None:

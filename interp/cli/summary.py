@@ -25,7 +25,9 @@ def print_summary(result: ScanResult) -> None:
     columns = ("statistic", "unit", *(f"no. {i + 1}" for i in range(HEADS)))
     rows = []
     for name in result.statistics:
-        top = heads_in_words(result, name, HEADS)
+        values = result.frame.loc[result.frame["statistic"] == name, "value"]
+        same = values.nunique() == 1
+        top = [f"{values.iloc[0]:.4g} for every head"] if same else heads_in_words(result, name, HEADS)
         rows.append([name, manifest["statistics"][name]["unit"], *top, *[""] * (HEADS - len(top))])
     print_table(title, columns, rows)
     say(f"measured at {manifest['tokens_per_second']:,} tokens/s; table, manifest and report lie in {result.folder}")

@@ -1,12 +1,12 @@
-"""Successor heads: does a head's OV circuit send an ordinal word to the one that follows it ("Monday" to "Tuesday")? From the weights alone.
+"""Successor heads: does a head's OV circuit send an ordinal word to the next one ("Monday" to "Tuesday")? From the weights alone.
 
     logits_h(s) = e(s) W_V W_O W_U        factored, [words, d] -> [words, value] -> [words, words]; no d x d matrix, no vocabulary
     score_h     = share of the pairs (s, t) of all tasks for which t has the strictly largest logit among the task's tokens
 
 Gould et al. 2023, "Successor Heads" (arXiv 2312.09230), equation of section 2, micro-averaged over tasks. Differences that the literature
 leaves open are options or columns: the effective embedding e(s) and the norms (all eight combinations are columns), the candidates (every
-word of the task, or only those that follow one). Known faults of the released replication are not repeated: ties are no success (in bfloat16
-they are common), its roman numerals hold XVII twice, and its MLP0 runs without the norm.
+word of the task, or only those that follow one). Known faults of the released replication are not repeated: ties are no success (they are
+common in bfloat16), no roman numeral stands twice, and MLP0 has its norm.
 """
 
 from __future__ import annotations

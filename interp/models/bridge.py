@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
@@ -56,6 +55,7 @@ def _as_it_is(tokenizer: PreTrainedTokenizerBase | None, name: str) -> PreTraine
 def _delegate(component: AttentionBridge) -> None:
     """Let one attention component run its Hugging Face attention while only hooks on that path are in use."""
     original = component.original_component
+    assert original is not None, "build_bridge passes components that wrap something"
     wrappers = {id(c.original_component): c for c in component.children() if isinstance(c, GeneralizedComponent)}
     for name, child in list(original.named_children()):
         if id(child) in wrappers:
@@ -105,7 +105,7 @@ def _eager(configs: Sequence[PreTrainedConfig]) -> Iterator[None]:
 
 
 def _sizes(
-    component: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    component: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[int, int, int, int], torch.dtype, torch.device]:
     """(B, H, Nq, Nk), dtype and device of the dense mask that eager attention expects in this call."""
     hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]

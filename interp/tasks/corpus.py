@@ -133,7 +133,7 @@ def describe(tokenizer: Tokenizer | None = None) -> pd.DataFrame:
                 row["distinct_tokens"] = len(set().union(*(ids[i] for i in chosen)))
             rows.append(row)
     frame = pd.DataFrame(rows)
-    frame.attrs = record(documents)
+    frame.attrs.update(record(documents))
     return frame
 
 

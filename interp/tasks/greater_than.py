@@ -3,7 +3,7 @@
 The right next tokens are many: `choices` has "greater", the tokens all of whose two-digit readings lie above YY, and "not_greater", those
 none of whose readings does; the paper's score is the probability of the first less that of the second. Where a token is two digits (GPT-2)
 these are the paper's sets. Where it is one digit (SmolLM2, Gemma) they hold the tens digits above and below that of YY; YY's own tens
-digit can be right or wrong and is in neither, so YY lies between 10 and 89. Years whose digits merge with the century, as those that are
+digit can be right or wrong and is in neither, so YY lies between 09 and 89. Years whose digits merge with the century, as those that are
 one token (GPT-2's " 1776"), are left out, as in the paper; tokenizers of three digits (Llama 3) leave none. The corruption has 01 for YY,
 the first year behind it if 01 merges.
 """

@@ -48,7 +48,7 @@ def haystack(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, random: np
     Raises:
         InputDataError: the texts together are too short, or have no sentence end early enough.
     """
-    order = [texts[i].strip() for i in random.permutation(len(texts)) if texts[i].strip()]
+    order = [texts[int(i)].strip() for i in random.permutation(len(texts)) if texts[int(i)].strip()]
     text, size, found = "", 4 * tokens, 0
     while found < tokens:
         while order and len(text) < size:

@@ -18,7 +18,7 @@ from interp.tasks.haystack import corpus_texts, haystack, nearest_end, sentence_
 from interp.tasks.marks import Piece, tokenize
 from interp.tasks.ordinals import ORDINAL_WORDS
 from interp.tasks.prompt import Prompt, Span, generator
-from interp.tasks.vocabulary import Tokenizer, continuation, first_ids, plain_ids
+from interp.tasks.vocabulary import Tokenizer, first_ids, plain_ids
 
 ALPHABET: Final = (
     "alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett", "kilo", "lima", "mike",
@@ -117,23 +117,20 @@ def _hide(text: str, keys: Sequence[str], depths: Sequence[float]) -> list[Piece
 
 
 def _questions(keys: Sequence[str]) -> list[Piece]:
-    """Questions and answers but for the last answer."""
     pieces: list[Piece] = []
     for k, key in enumerate(keys, start=1):
-        pieces.append((QUESTION.format(ORDINAL_WORDS[k - 1]), "qa"))
-        if k < len(keys):
-            pieces += [(f" {key}", "qa", f"answer{k}"), (APART, "qa")]
+        pieces += [(QUESTION.format(ORDINAL_WORDS[k - 1]), "qa"), (f" {key}", "qa", f"answer{k}"), (APART, "qa")]
+    pieces.pop()
     return pieces
 
 
 def _prompt(
     tokenizer: Tokenizer, book: list[Piece], keys: Sequence[str], bos: bool | None, meta: dict[str, object]
 ) -> Prompt:
-    ids, sets = tokenize(tokenizer, [*book, *_questions(keys)], bos=bos)
-    last = continuation(tokenizer, QUESTION.format(ORDINAL_WORDS[len(keys) - 1]), f" {keys[-1]}")
-    whole = ids + last
+    whole, sets = tokenize(tokenizer, [*book, *_questions(keys)], bos=bos)
     first = sets.pop("qa")[0]
-    answers = [sets[f"answer{k}"] for k in range(1, len(keys))] + [(len(ids), len(whole))]
+    answers = [sets[f"answer{k}"] for k in range(1, len(keys) + 1)]
+    end = sets.pop(f"answer{len(keys)}")[0]
     pairs: list[Span] = []
     for k, (start, stop) in enumerate(answers, start=1):
         source = sets[f"passkey{k}"]
@@ -143,8 +140,8 @@ def _prompt(
             )
         pairs += [(row, key) for row, key in zip(range(start - 1, stop - 1), range(*source), strict=True)]
     return Prompt(
-        ids=ids,
-        answer=last,
+        ids=whole[:end],
+        answer=whole[end:],
         key_sets=sets,
         rows={
             "labels": tuple(range(first, len(whole))),

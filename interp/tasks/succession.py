@@ -191,7 +191,7 @@ def _shuffled(words: Sequence[str], random: np.random.Generator) -> list[str]:
     while True:
         order = random.permutation(len(words))
         if not (np.abs(np.diff(order)) == 1).any():
-            return [words[i] for i in order]
+            return [words[int(i)] for i in order]
 
 
 def _first_tokens(tokenizer: Tokenizer, task: Ordinals) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,14 +17,16 @@ CARRIER: Final = "a"
 class Tokenizer(Protocol):
     """A Hugging Face tokenizer, as tasks use it (naming the class would import transformers)."""
 
-    bos_token_id: int | None
-    all_special_ids: list[int]
+    @property
+    def all_special_ids(self) -> Sequence[int]:
+        """Ids of special tokens."""
+        ...
 
     def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
         """Token ids (and offsets) of a text."""
         ...
 
-    def decode(self, token_ids: Any, **options: Any) -> str:
+    def decode(self, token_ids: Any, **options: Any) -> Any:
         """Text of token ids."""
         ...
 
@@ -81,7 +83,7 @@ def first_ids(tokenizer: Tokenizer, bos: bool | None) -> list[int]:
     Raises:
         OptionError: bos=True for a tokenizer without a BOS token.
     """
-    start = tokenizer.bos_token_id
+    start = getattr(tokenizer, "bos_token_id", None)  # an attribute that transformers makes up when asked
     if bos is True and start is None:
         raise OptionError("bos=True, but the tokenizer has no BOS token; use bos=None or bos=False")
     plain, whole = plain_ids(tokenizer, "a"), list(tokenizer("a", verbose=False)["input_ids"])

@@ -291,6 +291,24 @@ def test_one_pictured_head_is_open_at_a_time(page: Page, tmp_path: Path) -> None
     assert page.locator(".who").text_content() == "Layer 5, head 1"
 
 
+@pytest.mark.parametrize("width", [1280, 800])
+def test_nothing_moves_when_a_head_is_shown_or_locked(report: Page, width: int) -> None:
+    report.set_viewport_size({"width": width, "height": 900})
+    where = """() => [...document.querySelectorAll('.columns > *, .map, .map canvas, .ranking tbody tr, .inspector tbody tr')]
+        .map(e => { const b = e.getBoundingClientRect(); return [b.left, b.top + scrollY, b.width, b.height]; })"""
+    row = report.locator(".ranking tbody tr").nth(4)
+    row.scroll_into_view_if_needed()
+    report.mouse.move(1, 1)
+    before = report.evaluate(where)
+    assert len(before) > 20
+    row.hover()
+    assert report.locator(".who").text_content() != "All 35 heads"
+    assert report.evaluate(where) == before
+    row.click()
+    assert report.locator(".tag").is_visible()
+    assert report.evaluate(where) == before
+
+
 @pytest.mark.parametrize("width", [1280, 800, 390])
 def test_nothing_is_wider_than_the_page_and_nothing_too_small_to_read(report: Page, width: int) -> None:
     report.set_viewport_size({"width": width, "height": 900})

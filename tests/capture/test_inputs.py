@@ -18,7 +18,9 @@ def test_punctuation(token):
     assert is_punctuation(token)
 
 
-@pytest.mark.parametrize("token", ["", " ", "\n", "a", "don't", "1.", "U.S.", "½", "中。", "\ufffd", "<bos>", "’s", "ß"])
+@pytest.mark.parametrize(
+    "token", ["", " ", "\n", "a", "don't", "1.", "U.S.", "½", "中。", "\ufffd", "<bos>", "’s", "ß"]
+)
 def test_what_is_no_punctuation(token):
     assert not is_punctuation(token)
 

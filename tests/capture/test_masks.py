@@ -106,8 +106,12 @@ def test_padding_with_dropped_keys_is_cut_from_where_the_keys_begin():
 
 
 def test_slots_of_a_static_cache_that_hold_nothing_are_hidden():
-    agree(causal_mask_function, batch=2, queries=5, keys=31, q_offset=0, attention_mask=torch.ones(2, 5, dtype=torch.bool))
-    agree(causal_mask_function, batch=1, queries=2, keys=31, q_offset=5, attention_mask=torch.ones(1, 7, dtype=torch.bool))
+    agree(
+        causal_mask_function, batch=2, queries=5, keys=31, q_offset=0, attention_mask=torch.ones(2, 5, dtype=torch.bool)
+    )
+    agree(
+        causal_mask_function, batch=1, queries=2, keys=31, q_offset=5, attention_mask=torch.ones(1, 7, dtype=torch.bool)
+    )
 
 
 # ---------------------------------------------------------------------- padding

@@ -1,4 +1,4 @@
-"""`AttentionMap` against the dense map in float64: slices, rows, largest keys, received mass, pooled tiles, and the limit on what it gives."""
+"""`AttentionMap` against the dense map in float64: slices, rows, largest keys, received mass, pooled tiles; and its limit on size."""
 
 from __future__ import annotations
 
@@ -167,7 +167,9 @@ def pooled(dense, rows, cols, height, width, pool):
     out = torch.zeros(h, w, dtype=torch.float64)
     for y in range(h):
         for x in range(w):
-            cells = dense[a + y * (b - a) // h : a + (y + 1) * (b - a) // h, c + x * (d - c) // w : c + (x + 1) * (d - c) // w]
+            cells = dense[
+                a + y * (b - a) // h : a + (y + 1) * (b - a) // h, c + x * (d - c) // w : c + (x + 1) * (d - c) // w
+            ]
             out[y, x] = cells.mean() if pool == "mean" else cells.max()
     return out
 

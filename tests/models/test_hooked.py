@@ -192,7 +192,7 @@ def test_collect_names_statistics(model):
     assert list(run.stats) == ["alpha", "entropy"]
     assert run.stats["alpha"].shape == (3, 6, len(run.ids))
     assert set(model.run(FOX).stats) == set(forward_names()) - {"learned_sink_mass"}
-    with pytest.raises(OptionError, match="'entropie'.*known are: entropy"):
+    with pytest.raises(OptionError, match=r"'entropie'.*known are: entropy"):
         model.run(FOX, collect=["entropie"])
 
 
@@ -259,9 +259,9 @@ def test_spans_that_do_not_fit_are_refused(model):
             model.run("abcd", spans={"x": span})
     with pytest.raises(ShapeError, match="each of 2 texts"):
         model.run(["abcd", "ab"], spans={"x": [(0, 1)]})
-    with pytest.raises(OptionError, match="span:x.*spans="):
+    with pytest.raises(OptionError, match=r"span:x.*spans="):
         model.run("abcd", collect=["span:x"])
-    with pytest.raises(OptionError, match="span:x.*spans="):
+    with pytest.raises(OptionError, match=r"span:x.*spans="):
         model.run("abcd", collect=["span:x"], spans={"y": (0, 1)})
 
 
@@ -401,7 +401,7 @@ def test_attention_dropout_in_training_is_refused():
     assert not hf.training, "wrap puts the model in evaluation mode"
     model.run([1, 2, 3])
     hf.train()
-    with pytest.raises(UnsupportedModelError, match="dropout 0.25"):
+    with pytest.raises(UnsupportedModelError, match=r"dropout 0\.25"):
         model.run([1, 2, 3])
     assert not is_listened()
     model.release()

@@ -1,4 +1,4 @@
-"""Every family against transformers' own eager attention: logits, padding, generation with a cache; attention outputs against dense float64."""
+"""Every family against transformers' own eager attention: logits, padding, caches; attention outputs against dense float64."""
 
 from __future__ import annotations
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_tokenizers import WithoutOffsets, metaspace, words
+
 from interp.errors import InputDataError
 from interp.models.toy import byte_tokenizer
 from interp.tasks.marks import tokenize
-from small_tokenizers import WithoutOffsets, metaspace, words
 
 PIECES = [("When",), (" Mary Ann", "name", "both"), (" went", "verb", "both"), (" home.",), (" Mary", "again")]
 TEXT = "When Mary Ann went home. Mary"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from small_tokenizers import WithoutOffsets, words
+
 from interp.errors import InputDataError, OptionError
 from interp.models.toy import byte_tokenizer
 from interp.tasks import haystack as h
 from interp.tasks import needle as n
 from interp.tasks.prompt import generator
-from small_tokenizers import WithoutOffsets, words
 
 BYTES = byte_tokenizer()
 ONE = n.Needle(texts=("The code is nine red cats.",), question="What is the code?", answer="nine red cats")
@@ -62,9 +63,8 @@ def test_the_needle_stands_behind_the_last_whole_sentence_before_its_depth() -> 
 def test_words_of_the_needle_elsewhere_do_not_mislead() -> None:
     text = "The code is nine red dogs. Nine red cats is the code. " * 30
     (p,) = make(texts=[text], depths=(0.9,))
-    start, stop = p.key_sets["needle"]
     assert part(p, "needle") == ONE.texts[0]
-    assert BYTES.decode(p.ids[:start]).count("nine red dogs") > 5
+    assert BYTES.decode(p.ids[: p.key_sets["needle"][0]]).count("nine red dogs") > 5
     assert BYTES.decode(p.ids).count(ONE.texts[0]) == 1
 
 
@@ -171,7 +171,7 @@ def test_sentence_ends_by_hand() -> None:
     ends = h.sentence_ends(text)
     assert [text[:e][-4:] for e in ends] == ['op!"', "his?", "nd.)", "itle", "ine."]
     assert h.sentence_ends("no end") == [6]
-    assert [h.nearest_end([4, 9], p) for p in (0, 3.9, 4, 8.5, 9, 50)] == [0, 0, 4, 4, 9, 9]
+    assert [h.nearest_end([4, 9], p) for p in (0.0, 3.9, 4.0, 8.5, 9.0, 50.0)] == [0, 0, 4, 4, 9, 9]
 
 
 def test_a_haystack_is_as_long_as_it_may_be_and_ends_with_a_sentence() -> None:

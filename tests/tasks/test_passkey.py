@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from interp.errors import OptionError
 from interp.models.toy import byte_tokenizer
 from interp.tasks import passkey as p
@@ -38,7 +39,7 @@ def test_text_questions_and_answers() -> None:
     at = [book.index(f"\n\nRemeber this sequence of words, it's the {nth} passkey to the vault: {key}\n\n")
           for nth, key in zip(("first", "second", "third"), keys, strict=True)]  # fmt: skip
     assert at == sorted(at)
-    assert BYTES.decode(prompt.answer) == f" {keys[-1]}"
+    assert BYTES.decode(prompt.answer) == keys[-1], "the space before, a token of its own, is given"
     assert len(prompt.whole) <= 2500
     assert all(len(key.split()) == 4 and set(key.split()) <= set(p.ALPHABET) for key in keys)
     assert [part(prompt, f"passkey{k}") for k in (1, 2, 3)] == list(keys)
@@ -56,8 +57,7 @@ def test_labels_are_every_token_behind_the_book() -> None:
 def test_answer_rows_predict_the_words_and_pairs_point_at_them() -> None:
     (prompt,) = make()
     said = BYTES.decode([prompt.whole[row + 1] for row in prompt.rows["answers"]])
-    # white space at the edge of a mark belongs to no mark, but is part of the answer that is not given
-    assert said == "".join(prompt.meta["words"][:2]) + " " + prompt.meta["words"][2] or said == "".join(prompt.meta["words"])
+    assert said == "".join(prompt.meta["words"])
     for row, source in prompt.pairs["copy"]:
         assert prompt.whole[row + 1] == prompt.whole[source]
         assert any(a <= source < b for name, (a, b) in prompt.key_sets.items() if name.startswith("passkey"))

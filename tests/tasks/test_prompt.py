@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import interp
 import pytest
 import torch
+
+import interp
 from interp.errors import OptionError
 from interp.tasks import prompt as module
 from interp.tasks.prompt import Prompt
@@ -27,7 +28,7 @@ def test_rows_of_the_end_and_of_the_answer_are_added() -> None:
     assert dict(prompt.rows) == {"some": (0, 2, 6), "end": (4,), "answer": (4, 5, 6)}
     assert prompt.next_tokens("answer") == prompt.answer
     assert prompt.next_tokens("some") == (8, 10, 14)
-    assert example(answer=()).rows["answer"] == ()
+    assert example(answer=(), rows={}, pairs={}).rows["answer"] == ()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from interp.errors import InputDataError, OptionError
 from interp.models.planted import planted_parts
 from interp.models.toy import byte_tokenizer

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from small_tokenizers import WithoutOffsets, metaspace, words
+
 from interp.errors import InputDataError, OptionError
 from interp.models.toy import byte_tokenizer
 from interp.tasks import vocabulary as v
-from small_tokenizers import WithoutOffsets, metaspace, words
 
 
 def test_hugging_face_tokenizers_and_plain_ones_are_tokenizers() -> None:

@@ -17,7 +17,7 @@ export function number(x, digits = 3) {
   if (x === null || x === undefined || Number.isNaN(x)) return "–";
   const size = Math.abs(x);
   if (size === 0) return "0";
-  if (size < 5e-4) return x.toExponential(digits - 2).replaceAll("-", "−");
+  if (size < 1e-3) return x.toExponential(digits - 2).replaceAll("-", "−");
   if (size >= 999.5) return Math.round(x).toLocaleString("en-US");
   return String(Number(x.toPrecision(digits))).replace("-", "−");
 }

@@ -177,7 +177,7 @@ def _sweep(
     sizes = {"H": p.heads, "NQ": p.queries, "DV": call.v.shape[3], "splits": splits}
     launch(
         attention_fwd_kernel,
-        "attention_fwd",
+        "attention_split" if splits > 1 else "attention_fwd" if _is_lean(wish) else "attention_fwd_full",
         lambda meta: (triton.cdiv(p.queries, meta["BM"]), p.batch * p.heads, splits),
         width,
         p.q.dtype,
@@ -226,6 +226,12 @@ def _sweep(
                 "BDV": padded(call.v.shape[3]),
             },
         )
+
+
+def _is_lean(wish: Collect) -> bool:
+    """Whether few row vectors are kept, so that a larger tile fits the registers."""
+    masses = [wish.key_sets, wish.rest, wish.match]
+    return not (wish.logit_moments or wish.windows or wish.offsets or any(x is not None for x in masses))
 
 
 def sink_vector(problem: Problem) -> Tensor | None:

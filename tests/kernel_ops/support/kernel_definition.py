@@ -54,13 +54,29 @@ def sees(mask, batch: int, heads: int, queries: int, keys: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Order:
-    """An order of the operations on q.k: exact arithmetic gives one result in all of them, so they show the noise of a precision."""
+    """An order of the operations in scale q.k. Exact arithmetic has one result in all of them, so they show its noise.
 
-    scale_first: bool = False
+    Attributes:
+        part: q is multiplied by scale / part before the product, which is multiplied by part; None: by scale after it.
+        features_reversed: from which end the products are summed.
+        halves: sum the two halves of the features apart, then add them.
+    """
+
+    part: float | None = None
     features_reversed: bool = False
+    halves: bool = False
+
+    def product(self, q: Tensor, k: Tensor, scale: float) -> Tensor:
+        """scale q.k, [Nq, Nk]."""
+        q, k = (q.flip(-1), k.flip(-1)) if self.features_reversed else (q, k)
+        q = q if self.part is None else q * (scale / self.part)
+        half = q.shape[1] // 2 if self.halves else 0
+        s = q[:, :half] @ k[:, :half].T + q[:, half:] @ k[:, half:].T if half else q @ k.T
+        return s * (scale if self.part is None else self.part)
 
 
-ORDERS = tuple(Order(first, flipped) for first in (False, True) for flipped in (False, True))
+ORDERS = tuple(Order(*flags) for flags in itertools.product((None, 1.0), (False, True), (False, True)))
+MORE_ORDERS = tuple(Order(*flags) for flags in itertools.product((3.0, 0.7, 11.0, 0.3), (False, True), (False, True)))
 
 
 def logits(case, dtype: torch.dtype, order: Order = ORDERS[0]) -> tuple[Tensor, Tensor]:
@@ -75,8 +91,7 @@ def logits(case, dtype: torch.dtype, order: Order = ORDERS[0]) -> tuple[Tensor, 
     for b in range(batch):
         for h in range(heads):
             q, k = case.q[b, h].to(dtype), case.k[b, h // group].to(dtype)
-            q, k = (q.flip(-1), k.flip(-1)) if order.features_reversed else (q, k)
-            s = (q * scale) @ k.T if order.scale_first else (q @ k.T) * scale
+            s = order.product(q, k, scale)
             if case.softcap is not None:
                 s = case.softcap * torch.tanh(s / case.softcap)
             if mask.alibi_slopes is not None:

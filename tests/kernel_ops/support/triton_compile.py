@@ -57,7 +57,10 @@ LAUNCHERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What one compiled kernel takes. `spills`: bytes of stack on NVIDIA, spilled registers on AMD; `shared` in bytes."""
+    """What one compiled kernel takes. `spills`: bytes of stack on NVIDIA; on AMD spilled vector registers plus bytes of scratch.
+
+    `scalar_spills`: AMD's scalar registers kept in lanes of vector registers, which costs a move and no memory. `shared` in bytes.
+    """
 
     kernel: str
     chip: str
@@ -66,6 +69,7 @@ class Row:
     tiling: str
     registers: int
     spills: int
+    scalar_spills: int
     shared: int
     seconds: float
 
@@ -111,10 +115,8 @@ def launches(dim: int, dtype: torch.dtype, only: str = "") -> list[Launch]:
         forward = modules["attention.triton_lowering"].forward
         forward(attention_api.attention_call(q, k, k, collect=wish, **options), splits=1)
         forward(attention_api.attention_call(q, k, k, collect=Collect(entropy=True), **options), splits=1)
-        caught[-1] = replace(caught[-1], name="attention_fwd (lse, entropy only)")
         decode = replace(wish, match=(ids[:, :2], ids))
         forward(attention_api.attention_call(q[:, :, :2], k, k, collect=decode, **options), splits=4)
-        caught[-2] = replace(caught[-2], name="attention_fwd (split)")
         forward(attention_api.attention_call(q, k, k, collect=Collect(topk=8), **options), splits=1)
         del caught[-2]
         codec = importlib.import_module("interp_kernels.triton_codec")
@@ -173,7 +175,7 @@ def compiled(launch: Launch, chip: str, dim: int, tiling) -> Row:
     start = time.perf_counter()
     binary = triton.compile(source(launch, constants(launch.kernel, tiling)), target=target, options=options)
     seconds = time.perf_counter() - start
-    registers, spills = _amd(binary) if chip.startswith("gfx") else _nvidia(binary)
+    registers, spills, scalar_spills = _amd(binary) if chip.startswith("gfx") else _nvidia(binary)
     return Row(
         kernel=launch.name,
         chip=chip,
@@ -182,12 +184,13 @@ def compiled(launch: Launch, chip: str, dim: int, tiling) -> Row:
         tiling=f"{tiling.BM}x{tiling.BN} w{tiling.warps} s{tiling.stages}",
         registers=registers,
         spills=spills,
+        scalar_spills=scalar_spills,
         shared=binary.metadata.shared,
         seconds=round(seconds, 1),
     )
 
 
-def _nvidia(binary) -> tuple[int, int]:
+def _nvidia(binary) -> tuple[int, int, int]:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
@@ -198,10 +201,10 @@ def _nvidia(binary) -> tuple[int, int]:
     found = re.search(r"REG:(\d+) STACK:(\d+)", said)
     assert found, f"cuobjdump said nothing of registers: {said}"
     local = re.search(r"LOCAL:(\d+)", said)
-    return int(found[1]), int(found[2]) + (int(local[1]) if local else 0)
+    return int(found[1]), int(found[2]) + (int(local[1]) if local else 0), 0
 
 
-def _amd(binary) -> tuple[int, int]:
+def _amd(binary) -> tuple[int, int, int]:
     text = binary.asm["amdgcn"]
 
     def field(name: str) -> int:
@@ -209,7 +212,8 @@ def _amd(binary) -> tuple[int, int]:
         assert found, f"the code object's metadata has no {name}"
         return int(found[1])
 
-    return field("vgpr_count"), field("vgpr_spill_count") + field("sgpr_spill_count")
+    # private_segment_fixed_size says whether memory is touched; spilled scalar registers alone stay in lanes of vector registers.
+    return field("vgpr_count"), field("vgpr_spill_count") + field("private_segment_fixed_size"), field("sgpr_spill_count")
 
 
 def rows(chips: list[str], dims: list[int], dtypes: list[str], only: str) -> Iterator[Row]:
@@ -237,12 +241,12 @@ def main() -> None:
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("unset TRITON_INTERPRET: the interpreter compiles nothing")
     if options.table:
-        print("| kernel | chip | D | dtype | tile, warps, stages | registers | spills | shared, bytes |")
-        print("|---|---|---|---|---|---|---|---|")
+        print("| kernel | chip | D | dtype | tile, warps, stages | registers | spills | scalar spills | shared, bytes |")
+        print("|---|---|---|---|---|---|---|---|---|")
     for row in rows(options.chips, options.dims, options.dtypes, options.only):
         if options.table:
             print(
-                f"| {row.kernel} | {row.chip} | {row.dim} | {row.dtype} | {row.tiling} | {row.registers} | {row.spills} | {row.shared} |",
+                f"| {row.kernel} | {row.chip} | {row.dim} | {row.dtype} | {row.tiling} | {row.registers} | {row.spills} | {row.scalar_spills} | {row.shared} |",
                 flush=True,
             )
         else:

@@ -1,7 +1,7 @@
 """The truth about attention that capture is tested against: dense float64 attention with the masks that transformers itself makes.
 
-`probe` lets a second copy of a model, never hooked by interp, tell what its attention calls look like (mask tensor, soft-cap, sinks, position
-bias, scale). `Ear` hears the hooked model's calls. `Spy` is an intervention that changes nothing and sees q, k, v and out inside `run`.
+`probe` lets a second copy of a model, never hooked by interp, tell what its attention calls look like (mask tensor, soft-cap, sinks,
+position bias, scale). `Ear` hears the hooked model's calls. `Spy` is an intervention that changes nothing and sees the calls inside `run`.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ def dense(call: Call) -> Dense:
     sink_mass = None
     if call.sink is not None:
         weights, sink_mass = weights[..., :-1], weights[..., -1]
-    return Dense(
-        scores=scores, allowed=allowed, weights=weights, lse=lse, sink_mass=sink_mass, out=weights @ v
-    )
+    return Dense(scores=scores, allowed=allowed, weights=weights, lse=lse, sink_mass=sink_mass, out=weights @ v)
 
 
 def _probe_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None, **kwargs):

@@ -1,4 +1,4 @@
-"""Every statistic of interp.stats once more, from its definition: one text, one layer, dense float64, no padding, loops where they are clearer."""
+"""Every statistic of interp.stats once more, from its definition: one text, one layer, dense float64, no padding."""
 
 from __future__ import annotations
 
