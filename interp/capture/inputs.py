@@ -50,7 +50,7 @@ class Tokens:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer: Any = tokenizer
         self._strings: dict[int, str] = {}
 
     def encode(self, text: str, bos: bool | None = None) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class Measurement:
     def collect(self) -> Collect:
         """The joint needs in the kernel's words."""
         needs = self.needs
-        flags = {name: True for name in needs.kernel}
+        flags: dict[str, Any] = {name: True for name in needs.kernel}
         sets = sorted(needs.sets)
         labels = {
             "duplicate": (self.queries.ids, self.keys.ids),

@@ -79,7 +79,7 @@ class Capture:
         if not parts:
             return pd.DataFrame(columns=["layer", "head", "statistic", "value", "std", "count"])
         order = [*parts[0].columns.drop(["statistic", "value", "std", "count"]), "statistic", "value", "std", "count"]
-        return pd.concat(parts, ignore_index=True)[order]
+        return pd.concat(parts, ignore_index=True).loc[:, order]
 
     def select(self, item: int) -> Capture:
         """The capture of one text, without its padding."""

@@ -1,15 +1,15 @@
 """Previous-token, duplicate-token (echo) and induction heads on repeated random tokens.
 
-On blocks of L random tokens a row i of a later block finds its own token at i - L, what followed it there at i - (L - 1), and the token before
-it at i - 1. So three kinds of heads are three offsets, measured exactly in one pass (`Collect(offsets=...)`), whatever the length:
+On blocks of L random tokens a row i of a later block finds its own token at i - L, what followed it there at i - (L - 1), and the token
+before it at i - 1. So three kinds of heads are three offsets, measured exactly in one pass (`Collect(offsets=...)`), whatever the length:
 
     previous    mean of A[i, i - 1]
     duplicate   mean of A[i, i - d L]            echo heads (RazorAttention), duplicate-token heads (IOI)
     induction   mean of A[i, i - (d L - 1)]      prefix matching (Olsson et al.), induction (TransformerLens, RazorAttention)
 
 Rows. Duplicate and induction use rows of the later blocks only, counted from the first random token (a BOS in front shifts everything by
-one): i >= L. TransformerLens's demos average the whole diagonal -(L - 1), of which row L - 1 looks at position 0, an attention sink, and has
-no copy before it; that row never counts here. Previous uses every row whose previous token is one of the random tokens: i >= 1.
+one): i >= L. TransformerLens's demos average the whole diagonal -(L - 1), of which row L - 1 looks at position 0, an attention sink, and
+has no copy before it; that row never counts here. Previous uses every row whose previous token is one of the random tokens: i >= 1.
 
 Forms, which differ in the input and in what they do with several earlier copies d = 1 ... R - 1:
 

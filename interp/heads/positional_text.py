@@ -38,7 +38,7 @@ from interp.tasks.corpus import corpus
 from interp.tasks.prompt import generator
 
 OFFSETS = (0, 1, 2)
-MATCHES = ("duplicate", "first", "induction", "duplicate control", "first control", "induction control")
+MATCHES = ("duplicate", "first", "induction", "duplicate control", "induction control")
 
 
 def positional_text(
@@ -106,8 +106,10 @@ def _measure(model: HookedModel, ids: Tensor, deals: Tensor) -> list[dict[str, N
     before[:, 1:] = ids[:, :-1]
     first, others = nothing.clone(), ids.clone()
     first[:, 0], others[:, 0] = ids[:, 0], -1
-    keys = (others, first, before)
-    match = (torch.stack([ids] * 3 + [dealt] * 3, dim=1), torch.stack([*keys, *keys], dim=1))
+    match = (
+        torch.stack([ids, ids, ids, dealt, dealt], dim=1),
+        torch.stack([others, first, before, others, before], dim=1),
+    )
     layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def take(call: AttentionCall, attended: Attended) -> None:
@@ -120,9 +122,7 @@ def _measure(model: HookedModel, ids: Tensor, deals: Tensor) -> list[dict[str, N
     matched = torch.stack([layers[n][0] for n in order], dim=1).double().cpu().numpy()
     offset = torch.stack([layers[n][1] for n in order], dim=1).double().cpu().numpy()
     rows = [piece.cpu().numpy() for piece in ids]
-    return [
-        _quantities(matched[k], offset[k], rows[k], dealt[k].cpu().numpy()) for k in range(len(rows))
-    ]
+    return [_quantities(matched[k], offset[k], rows[k], dealt[k].cpu().numpy()) for k in range(len(rows))]
 
 
 def _quantities(

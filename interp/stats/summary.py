@@ -1,8 +1,8 @@
 """`Summary`: the mergeable form of a statistic's values, one per (layer, head): count, mean, variance, extremes, histogram.
 
-Merging is exact for counts, extremes and histograms, and follows Chan, Golub and LeVeque (1979) for mean and variance in float64. Shards are
-folded in plan order, so the same shards give the same bits whatever order they finished in. Quantiles are read from the histogram: exact to
-one bin (1/512 of a linear scale, 5.6 % of a logarithmic one, 7.4 % of a signed one), and clipped to the extremes.
+Merging is exact for counts, extremes and histograms, and follows Chan, Golub and LeVeque (1979) for mean and variance in float64.
+Shards are folded in plan order, so the same shards give the same bits whatever order they finished in. Quantiles are read from the
+histogram: exact to one bin (1/512 of a linear scale, 5.6 % of a logarithmic one, 7.4 % of a signed one), and clipped to the extremes.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 from interp.errors import InputDataError, OptionError
 
 CARRIER: Final = "a"
-"""The text behind which a word with a leading space is tokenised."""
+"""A text of one letter, to see what a tokenizer puts before it, and behind which words with a leading space are tokenised."""
 
 
 @runtime_checkable
@@ -86,7 +86,7 @@ def first_ids(tokenizer: Tokenizer, bos: bool | None) -> list[int]:
     start = getattr(tokenizer, "bos_token_id", None)  # an attribute that transformers makes up when asked
     if bos is True and start is None:
         raise OptionError("bos=True, but the tokenizer has no BOS token; use bos=None or bos=False")
-    plain, whole = plain_ids(tokenizer, "a"), list(tokenizer("a", verbose=False)["input_ids"])
+    plain, whole = plain_ids(tokenizer, CARRIER), list(tokenizer(CARRIER, verbose=False)["input_ids"])
     before = next(
         (whole[:i] for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain), list[int]()
     )

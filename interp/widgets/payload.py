@@ -87,7 +87,11 @@ def _statistic(name: str, rows: pd.DataFrame, manifest: Mapping[str, Any]) -> di
     if low is not None and high is not None and high - low <= ALIKE * max(abs(low), abs(high)):
         high = low
     log = words["log"] and low is not None and high is not None and low > 0 and high > WIDE * low
-    return words | {"name": name, "low": low, "high": high, "log": log} | {c: _column(rows[c].to_numpy(np.float64)) for c in COLUMNS}
+    return (
+        words
+        | {"name": name, "low": low, "high": high, "log": log}
+        | {c: _column(rows[c].to_numpy(np.float64)) for c in COLUMNS}
+    )
 
 
 def _definition(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 NAME = "interp_kernels_cpu"
-SOURCES = ("attention.cpp", "backward.cpp", "columns.cpp", "gather.cpp", "ops.cpp")
+SOURCES = ("attention.cpp", "backward.cpp", "columns.cpp", "gather.cpp", "half.cpp", "ops.cpp")
 # No -ffast-math: infinities and NaN are part of the contract. Contraction (a * b + c in one rounding) is wanted.
 FLAGS = (
     "-O3",

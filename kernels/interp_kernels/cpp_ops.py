@@ -9,7 +9,7 @@ With p_ij the weights and f the edit's factors, the gradient of a final logit is
 from __future__ import annotations
 
 import threading
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,14 @@ _Q, _K, _V, _SINK = 0, 1, 2, 5
 _OUT, _LSE, _ENTROPY = 0, 1, 2
 _ENTROPY_BIT = 1
 
+# As in csrc/half.h.
+_GAINS = 2
+
+BFloat16Path = Literal["native", "widened"]
+# None leaves the choice to the processor. Tests set it, since the other path must be right on the machines that take it.
+PREFERRED_BFLOAT16_PATH: BFloat16Path | None = None
+
+_half_support = [0]
 _lock = threading.Lock()
 _registered: list[bool] = []
 
@@ -41,7 +49,21 @@ def ready(progress: build.Progress | None = None) -> tuple[bool, str]:
     return True, ""
 
 
+def bfloat16_path() -> BFloat16Path:
+    """How the forward sweep of bfloat16 runs: on bfloat16 products where the processor gains by them (AMX, AVX512_BF16), else widened to
+    float32. To be asked after `ready()`."""
+    if PREFERRED_BFLOAT16_PATH is not None:
+        return PREFERRED_BFLOAT16_PATH
+    return "native" if _half_support[0] == _GAINS else "widened"
+
+
+def can_multiply_bfloat16() -> bool:
+    """Whether bfloat16 products run here at all, fast or not. To be asked after `ready()`."""
+    return _half_support[0] > 0
+
+
 def _register() -> None:
+    _half_support[:] = [torch.ops.interp_kernels_cpu.half_support()]
     for name, fake in (
         ("attention", _fake_attention),
         ("attention_backward", _fake_backward),
@@ -79,12 +101,12 @@ def _fake_attention(
     matches = collect[2]
 
     def wanted(ask: bool, *last: int) -> Tensor:
-        return q.new_empty((*lead, *last)) if ask else q.new_empty(0)
+        return q.new_empty((*lead, *last) if ask else (0,), dtype=torch.float32)
 
     top = (*q.shape[:2], topk_rows, topk) if topk else (0,)
     return (
-        q.new_empty((*lead, v.shape[3])),
-        q.new_empty(lead),
+        wanted(True, v.shape[3]),
+        wanted(True),
         wanted(bool(wish & 1)),
         wanted(bool(wish & 2)),
         wanted(bool(wish & 4), 2),
@@ -97,7 +119,7 @@ def _fake_attention(
         wanted(len(windows) > 0, len(windows)),
         wanted(len(offsets) > 0, len(offsets)),
         q.new_empty(top, dtype=torch.int64),
-        q.new_empty(top),
+        q.new_empty(top, dtype=torch.float32),
         wanted(sink_logits is not None),
     )
 
@@ -209,12 +231,12 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         base = base - grad_entropy * entropy
     base = base.contiguous()
     gq, gk, gv = torch.ops.interp_kernels_cpu.attention_backward(
-        q, k, ctx.scale, ctx.softcap, mask, ctx.mask_ints, edit, v, lse, grad_out, base, grad_entropy
-    )
+        q.float(), k.float(), ctx.scale, ctx.softcap, mask, ctx.mask_ints, edit, v.float(), lse, grad_out, base, grad_entropy
+    )  # fmt: skip
     result: list[Any] = [None] * _ARGUMENTS
     for place, length in ctx.tensor_lists.items():
         result[place] = [None] * length
-    result[_Q], result[_K], result[_V] = gq, gk, gv
+    result[_Q], result[_K], result[_V] = gq.to(q.dtype), gk.to(k.dtype), gv.to(v.dtype)
     if sink_logits is not None:
         below = sink_logits[:, None] - lse
         slope = base if grad_entropy is None else base - grad_entropy * below

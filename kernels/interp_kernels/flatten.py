@@ -43,9 +43,9 @@ def servable(problem: Problem) -> tuple[bool, str]:
     return True, ""
 
 
-def features(x: Tensor) -> Tensor:
-    """q, k or v as the kernels read it: float32 with contiguous features (bfloat16 and float16 are widened, which is exact)."""
-    x = x.float()
+def features(x: Tensor, *, widen: bool = True) -> Tensor:
+    """q, k or v as the kernels read it: contiguous features, in float32 (widening bfloat16 and float16 is exact) or as they are."""
+    x = x.float() if widen else x
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
@@ -62,11 +62,11 @@ class FlatProblem:
     edit: MaybeTensors
 
     @staticmethod
-    def of(problem: Problem) -> FlatProblem:
-        """Flatten a checked problem."""
+    def of(problem: Problem, *, widen: bool = True) -> FlatProblem:
+        """Flatten a checked problem; `widen` as in `features`."""
         return FlatProblem(
-            q=features(problem.q),
-            k=features(problem.k),
+            q=features(problem.q, widen=widen),
+            k=features(problem.k, widen=widen),
             scale=problem.scale,
             softcap=problem.softcap or 0.0,
             mask=_mask_tensors(problem),

@@ -46,6 +46,7 @@ def _cpu() -> BackendStatus:
     tools = builder.toolchain()
     details = {
         "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": _bfloat16(),
         "threads": str(torch.get_num_threads()),
         "cache": str(builder.cache_folder()),
     }
@@ -60,6 +61,14 @@ def _cpu() -> BackendStatus:
             "built": "yes" if path.exists() else "no, on first use",
         }
     return BackendStatus(backend="cpu", summary=_SUMMARY["cpu"], works=not reason, reason=reason, details=details)
+
+
+def _bfloat16() -> str:
+    if not builder.is_loaded():
+        return "known once the kernels are loaded"
+    if cpp_ops.bfloat16_path() == "native":
+        return "the processor's bfloat16 products (AMX or AVX512_BF16), float32 sums"
+    return "widened to float32: this processor gains nothing by bfloat16 products"
 
 
 def _asked(name: str) -> BackendStatus:

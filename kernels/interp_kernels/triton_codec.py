@@ -1,6 +1,7 @@
 """`Mask`, `Edit` and `Collect` as a list of tensors and a line of JSON, so that a custom operator can take them. Imports no Triton.
 
-A custom operator takes tensors, numbers and strings; the JSON holds every field that is not a tensor, and the place in the list of each one that is.
+A custom operator takes tensors, numbers and strings; the JSON holds every field that is not a tensor, and the place
+in the list of each one that is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Visibility, logits and tile ranges inside Triton kernels: the device-side twin of `visibility` and `scores`.
 
-Every function works on broadcastable row numbers `o_i` and key numbers `o_j`, so that row-major kernels pass [BM, 1] and [1, BN] and key-major
+Every function works on broadcastable row numbers `o_i` and key numbers `o_j`, so that row-major kernels pass [BM, 1]
+and [1, BN] and key-major
 kernels [1, BM] and [BN, 1]. Features that a call does not use are None in `MaskArgs` and `EditArgs`; Triton removes them when it compiles.
 Logits are in nats; only the forward of plain calls takes log2 e into the scale, so that a bare exp2 makes a weight.
 """
@@ -96,13 +97,15 @@ def visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL: tl.cons
 
 
 @triton.jit
+def member(b_word, c):
+    """1.0 where bit c of a word is set, else 0.0; a select, because converting an integer costs as much as an exponential."""
+    return tl.where(((b_word >> c) & 1) != 0, 1.0, 0.0)
+
+
+@triton.jit
 def weight(b_x, BASE_2: tl.constexpr):
     """2^x for logits in base 2, e^x for nats."""
-    if BASE_2:
-        b_w = tl.exp2(b_x)
-    else:
-        b_w = tl.exp2(b_x * LOG2E)
-    return b_w
+    return tl.exp2(b_x) if BASE_2 else tl.exp2(b_x * LOG2E)
 
 
 @triton.jit
@@ -137,11 +140,10 @@ def tile_logits(b_raw, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, 
         b_tanh = tanh(b_s / softcap)
         b_s = b_tanh * softcap
     if mk.slopes is not None:
-        b_s -= tl.load(mk.slopes + h) * tl.abs(o_i + offset - o_j).to(tl.float32)
-    if mk.bias is not None:
-        if mk.bias_adds is not None:
-            p_bias = mk.bias.p + b * mk.bias.b + h * mk.bias.h + o_i.to(tl.int64) * mk.bias.r + o_j
-            b_s += tl.load(p_bias, mask=(o_i < NQ) & (o_j < NK), other=0.0).to(tl.float32)
+        b_s -= tl.load(mk.slopes + h) * tl.abs((o_i + offset).to(tl.float32) - o_j.to(tl.float32))
+    if mk.bias_adds is not None:
+        p_bias = mk.bias.p + b * mk.bias.b + h * mk.bias.h + o_i.to(tl.int64) * mk.bias.r + o_j
+        b_s += tl.load(p_bias, mask=(o_i < NQ) & (o_j < NK), other=0.0).to(tl.float32)
     if ed.logit_scale is not None:
         b_s = b_s * b_factor
     if ed.key_bias is not None:
@@ -151,8 +153,11 @@ def tile_logits(b_raw, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, 
 
 
 @triton.jit
-def tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED: tl.constexpr):
-    """Log-weights s - lse and weights exp(s - lse) of a tile, for sweeps that know lse (as b_lse in the shape of o_i, finite); and the tanh."""
+def tile_weights(
+    b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED: tl.constexpr
+):
+    """Log-weights s - lse and weights exp(s - lse) of a tile, for sweeps that know lse (as b_lse in the shape of
+    o_i, finite); and the tanh."""
     b_s, b_tanh = tile_logits(b_raw, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap)
     b_x = b_s - b_lse
     b_p = tl.exp2(b_x * LOG2E)
@@ -240,7 +245,8 @@ def key_tile_ranges(mk, ed, limits, i0, rows, NQ, NK, offset, reach, CAUSAL: tl.
 
 @triton.jit
 def row_tile_ranges(mk, ed, limits, j0, keys, NQ, NK, offset, CAUSAL: tl.constexpr, BM: tl.constexpr):
-    """Row tiles that see the keys [j0, j0 + keys): first, full_first, full_end, end; masked are the tiles outside [full_first, full_end)."""
+    """Row tiles that see the keys [j0, j0 + keys): first, full_first, full_end, end; masked are the tiles outside
+    [full_first, full_end)."""
     left, stop, prefix_end, sink_end, window = limits
     j1 = j0 + keys
     low = 0

@@ -1,7 +1,9 @@
 """Weights pooled over rectangles of the map, from (q, k, lse): the kernel behind `tile` and behind the block sums and maxima of `columns`.
 
-One program a pixel: it walks its rectangle in BM x BN tiles and writes one sum and one maximum, so there is nothing to add atomically. A tile
-that no row of the rectangle can see is not computed. Pixels smaller than a tile waste the rest of it (a tensor core takes at least 16 x 16);
+One program a pixel: it walks its rectangle in BM x BN tiles and writes one sum and one maximum, so there is nothing
+to add atomically. A tile
+that no row of the rectangle can see is not computed. Pixels smaller than a tile waste the rest of it (a tensor core
+takes at least 16 x 16);
 rectangles of at most one cell a pixel go to `cells_fwd_kernel`, which writes its whole tile.
 """
 
@@ -39,7 +41,9 @@ def _weights_of(
     m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
     b_lse = load_lse(p_lse + bh * NQ, o_i, NQ)
-    b_x, b_p, b_tanh = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True)
+    _x, b_p, _tanh = tile_weights(
+        b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True
+    )
     return b_p
 
 
@@ -66,7 +70,7 @@ def pool_fwd_kernel(
         o_i = (i0 + tl.arange(0, BM))[:, None]
         rows = tl.minimum(row_stop - i0, BM)
         ranges = key_tile_ranges(mk, ed, limits, i0, rows, NQ, NK, offset, 0, CAUSAL, BN)
-        sink_first, sink_end, near, full, full_end, end = ranges
+        sink_first, sink_end, near, _full, _full_end, end = ranges
         for j0 in range(col_first, col_stop, BN):
             last = tl.minimum(j0 + BN, col_stop) - 1
             near_ones = (j0 // BN < end) & (last // BN >= near)
@@ -115,7 +119,12 @@ def pooled(
     shape = (p.batch, p.heads, len(row_edges) - 1, len(col_edges) - 1)
     total = torch.empty(shape, dtype=torch.float32, device=p.q.device) if want_sum else None
     largest = torch.empty(shape, dtype=torch.float32, device=p.q.device) if want_max else None
-    own = {"p_row_edges": row_edges.to(torch.int32), "p_col_edges": col_edges.to(torch.int32), "p_sum": total, "p_max": largest}
+    own = {
+        "p_row_edges": row_edges.to(torch.int32),
+        "p_col_edges": col_edges.to(torch.int32),
+        "p_sum": total,
+        "p_max": largest,
+    }
     launch(
         pool_fwd_kernel,
         "pool_fwd",
@@ -132,7 +141,13 @@ def cells(problem: Problem, lse: Tensor, rows: Span, cols: Span) -> Tensor:
     p = problem
     height, width = rows.stop - rows.start, cols.stop - cols.start
     cell = torch.empty(p.batch, p.heads, height, width, dtype=torch.float32, device=p.q.device)
-    own = {"p_cell": cell, "row_first": rows.start, "row_stop": rows.stop, "col_first": cols.start, "col_stop": cols.stop}
+    own = {
+        "p_cell": cell,
+        "row_first": rows.start,
+        "row_stop": rows.stop,
+        "col_first": cols.start,
+        "col_stop": cols.stop,
+    }
     launch(
         cells_fwd_kernel,
         "pool_fwd",

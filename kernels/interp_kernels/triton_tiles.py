@@ -37,12 +37,12 @@ def _t(bm: int, bn: int, warps: int, stages: int) -> Tiling:
 TILINGS: dict[tuple[str, str, int], tuple[Tiling, ...]] = {
     ("attention_fwd", "cuda", 64): (_t(64, 64, 4, 3), _t(128, 64, 8, 3)),
     ("attention_fwd", "cuda", 128): (_t(64, 64, 4, 2), _t(128, 64, 8, 2)),
-    ("attention_fwd", "cuda", 256): (_t(64, 32, 8, 2),),
+    ("attention_fwd", "cuda", 256): (_t(64, 32, 8, 1),),
     ("attention_fwd", "hip", 128): (_t(64, 32, 4, 1),),
     ("attention_fwd", "hip", 256): (_t(64, 32, 4, 1),),
     ("attention_fwd_full", "cuda", 64): (_t(64, 32, 4, 2),),
     ("attention_fwd_full", "cuda", 128): (_t(128, 16, 8, 2),),
-    ("attention_fwd_full", "cuda", 256): (_t(32, 32, 8, 1),),
+    ("attention_fwd_full", "cuda", 256): (_t(16, 64, 8, 1),),
     ("attention_fwd_full", "hip", 128): (_t(64, 32, 4, 1),),
     ("attention_fwd_full", "hip", 256): (_t(32, 32, 4, 1),),
     ("attention_split", "cuda", 128): (_t(16, 64, 4, 2),),
@@ -89,7 +89,12 @@ def tilings(kernel: str, platform: str, width: int, dtype: torch.dtype) -> tuple
 
 
 def launch(
-    kernel: Any, name: str, grid: Callable[[Mapping[str, int]], tuple[int, ...]], width: int, dtype: torch.dtype, args: Mapping[str, Any]
+    kernel: Any,
+    name: str,
+    grid: Callable[[Mapping[str, int]], tuple[int, ...]],
+    width: int,
+    dtype: torch.dtype,
+    args: Mapping[str, Any],
 ) -> None:
     """Run `kernel` with `args` (by name) on the grid that `grid` makes of the tile sizes; on a GPU with the fastest tiling of its list."""
     if interpreted():
@@ -107,7 +112,9 @@ def constants(kernel: Any, tiling: Tiling) -> dict[str, int]:
 @cache
 def _tuned(kernel: Any, candidates: tuple[Tiling, ...]) -> Any:
     configs = [triton.Config(constants(kernel, t), num_warps=t.warps, num_stages=t.stages) for t in candidates]
-    return triton.autotune(configs, key=[name for name in ("BD", "BDV", "CAUSAL", "SETS", "SPLIT") if name in kernel.arg_names])(kernel)
+    return triton.autotune(
+        configs, key=[name for name in ("BD", "BDV", "CAUSAL", "SETS", "SPLIT") if name in kernel.arg_names]
+    )(kernel)
 
 
 def padded(width: int) -> int:

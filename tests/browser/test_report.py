@@ -292,21 +292,28 @@ def test_one_pictured_head_is_open_at_a_time(page: Page, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("width", [1280, 800])
-def test_nothing_moves_when_a_head_is_shown_or_locked(report: Page, width: int) -> None:
-    report.set_viewport_size({"width": width, "height": 900})
+def test_nothing_moves_when_a_head_is_shown_or_locked(page: Page, tmp_path: Path, width: int) -> None:
+    from interp.widgets.report import report_page
+
+    said = manifest()
+    said["statistics"]["entropy"]["title"] = "a statistic of a longer name"
+    path = tmp_path / "report.html"
+    path.write_text(report_page(frame(), said, thumbnails()), encoding="utf-8")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(path.as_uri())
     where = """() => [...document.querySelectorAll('.columns > *, .map, .map canvas, .ranking tbody tr, .inspector tbody tr')]
         .map(e => { const b = e.getBoundingClientRect(); return [b.left, b.top + scrollY, b.width, b.height]; })"""
-    row = report.locator(".ranking tbody tr").nth(4)
+    row = page.locator(".ranking tbody tr").nth(4)
     row.scroll_into_view_if_needed()
-    report.mouse.move(1, 1)
-    before = report.evaluate(where)
+    page.mouse.move(1, 1)
+    before = page.evaluate(where)
     assert len(before) > 20
     row.hover()
-    assert report.locator(".who").text_content() != "All 35 heads"
-    assert report.evaluate(where) == before
+    assert page.locator(".who").text_content() != "All 35 heads"
+    assert page.evaluate(where) == before
     row.click()
-    assert report.locator(".tag").is_visible()
-    assert report.evaluate(where) == before
+    assert page.locator(".tag").is_visible()
+    assert page.evaluate(where) == before
 
 
 @pytest.mark.parametrize("width", [1280, 800, 390])

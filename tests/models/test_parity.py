@@ -153,6 +153,19 @@ def test_step_by_step_decoder_logits_equal_the_whole_pass_and_eager(family):
     assert float((steps["ours"] - steps["eager"]).abs().max()) <= LOGITS
 
 
+@pytest.mark.parametrize("family", ["gpt2", "mistral", "gemma2", "gpt_oss", "bert", "whisper"])
+def test_gradients_are_eagers(family):
+    inputs, _ = inputs_of(family, "none")
+    found = []
+    for hf in (hooked(family).hf, eager_twin(family)):
+        hf(**inputs).logits.square().mean().backward()
+        found.append({name: p.grad for name, p in hf.named_parameters() if p.grad is not None})
+    ours, theirs = found
+    assert set(ours) == set(theirs)
+    for name, gradient in theirs.items():
+        assert float((ours[name] - gradient).abs().max()) <= LOGITS * max(1.0, float(gradient.abs().max())), name
+
+
 def test_a_4d_mask_of_the_users_own_is_honoured():
     torch.manual_seed(0)
     ids = tiny_inputs("llama", batch=2, length=19)["input_ids"]

@@ -1,6 +1,8 @@
 """The C++ backend of `attention`: one fused sweep on the CPU with every statistic; float32 sums, O(N) memory.
 
-bfloat16 and float16 inputs are widened to float32 first (exact, O(N)), so their statistics carry no rounding of the weights.
+bfloat16 inputs are multiplied as they are where the processor gains by it (`cpp_ops.bfloat16_path`): logits, sums and statistics in float32, only
+the weights of the product with v rounded to bfloat16. Elsewhere they are widened to float32 first (exact, O(N)), as float16 is everywhere. Either
+way lse and the statistics carry no rounding of the weights.
 Numbers do not depend on the number of threads. Gradients reach q, k, v and the sink logits through out, lse and entropy.
 """
 
@@ -42,12 +44,13 @@ def supports(call: AttentionCall) -> tuple[bool, str]:
 def run(call: AttentionCall) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """out in q's dtype, lse and statistics in float32."""
     p = call.problem
-    flat = FlatProblem.of(p)
+    widen = p.q.dtype != torch.bfloat16 or cpp_ops.bfloat16_path() == "widened"
+    flat = FlatProblem.of(p, widen=widen)
     wish = FlatCollect.of(call.collect, p.queries, p.keys)
     out, lse, *rest = torch.ops.interp_kernels_cpu.attention(
         flat.q,
         flat.k,
-        features(call.v),
+        features(call.v, widen=widen),
         flat.scale,
         flat.softcap,
         None if p.sink_logits is None else p.sink_logits.float().contiguous(),

@@ -34,7 +34,8 @@ def _logit_gradient(
     b_raw, b_dp, b_ref, b_inverse, b_c, b_dh, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap,
     MASKED: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr,
 ):  # fmt: skip
-    """(ds', p w) of a tile; the row vectors have the shape of o_i. The logits are the forward's own to the last bit, and so are the weights."""
+    """(ds', p w) of a tile; the row vectors have the shape of o_i. The logits are the forward's own to the last bit,
+    and so are the weights."""
     b_s, b_tanh = tile_logits(b_raw, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap)
     b_x = b_s - b_ref
     b_p = weight(b_x, BASE_2) * b_inverse
@@ -69,7 +70,8 @@ def _row_vectors(p_unit, plane, p_c, p_dh, o_i, NQ, ENTROPY: tl.constexpr):
 def _dq_step(
     b_dq, b_q, b_do, b_ref, b_inverse, b_c, b_dh, b_factor, tile, limits, p_k, k_stride, p_v, v_stride, mk, ed, b, h, o_i,
     NQ, NK, D, DV, offset, scale, softcap,
-    MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BN: tl.constexpr, BD:
+    tl.constexpr, BDV: tl.constexpr,
     PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     o_n = tile * BN + tl.arange(0, BN)
@@ -111,7 +113,8 @@ def _dq_step(
 @triton.jit
 def attention_dq_kernel(
     p_q, p_k, p_v, p_do, p_unit, p_c, p_dh, p_dq, mk, ed, H, NQ, NK, D, DV, group, offset, scale, scale_nats, softcap,
-    CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD:
+    tl.constexpr, BDV: tl.constexpr,
     PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq of one row tile of one head. Grid: row tiles (last first), B * H."""
@@ -151,7 +154,8 @@ def attention_dq_kernel(
 def _dkdv_step(
     b_dk, b_dv, b_k, b_v, tile, limits, p_q, q_stride, p_do, do_stride, p_unit, plane, p_c, p_dh, mk, ed, b, h, o_j,
     NQ, NK, D, DV, offset, scale, softcap,
-    MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BD:
+    tl.constexpr, BDV: tl.constexpr,
     PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     o_m = tile * BM + tl.arange(0, BM)
@@ -197,7 +201,8 @@ def _dkdv_step(
 @triton.jit
 def attention_dkdv_kernel(
     p_q, p_k, p_v, p_do, p_unit, p_c, p_dh, p_dk, p_dv, mk, ed, H, NQ, NK, D, DV, group, offset, scale, scale_nats, softcap,
-    CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr,
+    CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, BASE_2: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD:
+    tl.constexpr, BDV: tl.constexpr,
     PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of one key tile of one key head, over its `group` query heads. Grid: key tiles, B * Hkv."""

@@ -33,9 +33,11 @@ from interp_kernels.triton_masks import (
 
 @triton.jit
 def _row_step(
-    st, b_acc, b_q, b_factor, row_ids, tile, limits, p_k, k_stride, p_v, v_stride, mk, ed, co, b, h, o_i, NQ, NK, D, DV, offset, scale, softcap,
+    st, b_acc, b_q, b_factor, row_ids, tile, limits, p_k, k_stride, p_v, v_stride, mk, ed, co, b, h, o_i, NQ, NK, D,
+    DV, offset, scale, softcap,
     MASKED: tl.constexpr, CAUSAL: tl.constexpr, ENTROPY: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr,
-    DISTANCE: tl.constexpr, REST: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr,
+    DISTANCE: tl.constexpr, REST: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr,
+    OFFSETS: tl.constexpr, BASE_2: tl.constexpr,
     BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr, PAD_D: tl.constexpr, PAD_DV: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     o_n = tile * BN + tl.arange(0, BN)
@@ -61,7 +63,8 @@ def attention_fwd_kernel(
     p_q, p_k, p_v, p_out, p_lse, p_entropy, p_stats, p_sink, p_part, p_part_acc, mk, ed, co,
     H, NQ, NK, D, DV, group, splits, offset, reach, scale, softcap,
     CAUSAL: tl.constexpr, SPLIT: tl.constexpr, ENTROPY: tl.constexpr, ROW_MAX: tl.constexpr, MOMENTS: tl.constexpr,
-    SQUARE: tl.constexpr, DISTANCE: tl.constexpr, REST: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr,
+    SQUARE: tl.constexpr, DISTANCE: tl.constexpr, REST: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr,
+    WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, BDV: tl.constexpr, PAD_D: tl.constexpr, PAD_DV: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -101,14 +104,18 @@ def attention_fwd_kernel(
     b_acc = tl.zeros([BM, BDV], tl.float32)
     for tile in range(full_part, full_end_part):
         st, b_acc = _row_step(
-            st, b_acc, b_q, b_factor, row_ids, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, co, b, h, o_i, NQ, NK, D, DV, offset, scale, softcap,
-            False, CAUSAL, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
+            st, b_acc, b_q, b_factor, row_ids, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, co, b, h, o_i,
+            NQ, NK, D, DV, offset, scale, softcap,
+            False, CAUSAL, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN, BD,
+            BDV, PAD_D, PAD_DV, PRECISION,
         )  # fmt: skip
     for index in tl.range(masked_first, masked_stop, num_stages=1):
         tile = masked_tile(index, sink_first, sink_end, near, full, full_end)
         st, b_acc = _row_step(
-            st, b_acc, b_q, b_factor, row_ids, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, co, b, h, o_i, NQ, NK, D, DV, offset, scale, softcap,
-            True, CAUSAL, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN, BD, BDV, PAD_D, PAD_DV, PRECISION,
+            st, b_acc, b_q, b_factor, row_ids, tile, limits, p_k_head, p_k.r, p_v_head, p_v.r, mk, ed, co, b, h, o_i,
+            NQ, NK, D, DV, offset, scale, softcap,
+            True, CAUSAL, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN, BD,
+            BDV, PAD_D, PAD_DV, PRECISION,
         )  # fmt: skip
 
     plane = tl.num_programs(1).to(tl.int64) * NQ

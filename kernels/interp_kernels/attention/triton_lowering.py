@@ -63,7 +63,8 @@ def lower_collect(collect: Collect) -> CollectArgs:
 def planes(wish: Collect, has_sink: bool) -> list[tuple[str, int]]:
     """Names and counts of the planes of statistics, in the order in which the kernels write them.
 
-    The last is always ``unit``: reference logit (in its units) and inverse sum, that is lse without its rounding, for topk and the backward.
+    The last is always ``unit``: reference logit (in its units) and inverse sum, that is lse without its rounding,
+    for topk and the backward.
     """
     counted = [
         ("row_max", int(wish.row_max)),
@@ -86,7 +87,8 @@ _VECTORS = ("logit_moments", "key_sets", "match", "windows", "offsets")  # resul
 
 
 class Results(NamedTuple):
-    """Raw results: out [B, H, Nq, Dv], lse and entropy [B, H, Nq], the planes [P, B, H, Nq], and topk (empty tensors where not asked for)."""
+    """Raw results: out [B, H, Nq, Dv], lse and entropy [B, H, Nq], the planes [P, B, H, Nq], and topk (empty tensors
+    where not asked for)."""
 
     out: Tensor
     lse: Tensor

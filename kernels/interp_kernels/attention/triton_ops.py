@@ -1,6 +1,8 @@
-"""Attention on Triton as torch custom operators with fake implementations and autograd (`interp_kernels_triton::attention` and its backward).
+"""Attention on Triton as torch custom operators with fake implementations and autograd
+(`interp_kernels_triton::attention` and its backward).
 
-The gradients are those of `triton_backward`; the sink logit's own is ``sum_i p_is (c_i - dH_i log p_is)``, p_is its weight, made here in O(N).
+The gradients are those of `triton_backward`; the sink logit's own is ``sum_i p_is (c_i - dH_i log p_is)``, p_is its
+weight, made here in O(N).
 """
 
 from __future__ import annotations

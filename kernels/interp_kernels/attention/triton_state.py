@@ -8,7 +8,8 @@ A state is a flat tuple of float32 row vectors [BM], in base 2 for plain calls (
     3 n   visible keys                   7 ds  sum w(s - m) (pos - j)
     11.. one mass per key set, then per kind of match, per window, per offset (each sum w(s - m) over its keys)
 
-where w is 2^x or e^x. The sums are centred on the running maximum: the entropy log l - t / l does not cancel, and moving the maximum by d changes them in closed form
+where w is 2^x or e^x. The sums are centred on the running maximum: the entropy log l - t / l does not cancel, and
+moving the maximum by d changes them in closed form
 (`_recentred`; the second moment's three terms share one sign). A vector that nobody asked for stays what it was and is compiled away.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from interp_kernels.triton_masks import LN2, key_factor, weight
+from interp_kernels.triton_masks import LN2, key_factor, member, weight
 
 BASE = tl.constexpr(11)
 
@@ -89,7 +90,8 @@ def joined(
 
 @triton.jit
 def load_row_ids(co, b, o_i, NQ, MATCHES: tl.constexpr):
-    """The rows' ids of each kind of match (`triton_lowering.lower_collect` has given negative ids of rows and of keys different numbers)."""
+    """The rows' ids of each kind of match (`triton_lowering.lower_collect` has given negative ids of rows and of
+    keys different numbers)."""
     ids = ()
     for c in tl.static_range(MATCHES):
         ids = ids + (tl.load(co.row_ids.p + b * co.row_ids.b + c * co.row_ids.h + o_i, mask=o_i < NQ, other=-2),)
@@ -98,25 +100,25 @@ def load_row_ids(co, b, o_i, NQ, MATCHES: tl.constexpr):
 
 @triton.jit
 def _load_keys(p_x, tile, NK, other, MASKED: tl.constexpr, BN: tl.constexpr):
-    """A vector over the keys of a tile, [1, BN]. One scalar address and small offsets: 64-bit addresses a key would cost 2 registers each."""
+    """A vector over the keys of a tile, [1, BN]. One scalar address and small offsets: 64-bit addresses a key would
+    cost 2 registers each."""
     o_t = tl.arange(0, BN)[None, :]
     p_tile = p_x + tile * BN
-    if MASKED:
-        b_x = tl.load(p_tile + o_t, mask=o_t < NK - tile * BN, other=other)
-    else:
-        b_x = tl.load(p_tile + o_t)
-    return b_x
+    return tl.load(p_tile + o_t, mask=o_t < NK - tile * BN, other=other) if MASKED else tl.load(p_tile + o_t)
 
 
 @triton.jit
 def absorbed(
     st, b_s, m_vis, tile, row_ids, ed, co, b, h, o_i, o_j, NQ, NK, offset,
     MASKED: tl.constexpr, ENTROPY: tl.constexpr, MOMENTS: tl.constexpr, SQUARE: tl.constexpr, DISTANCE: tl.constexpr,
-    REST: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr, BASE_2: tl.constexpr, BN: tl.constexpr,
+    REST: tl.constexpr, SETS: tl.constexpr, MATCHES: tl.constexpr, WINDOWS: tl.constexpr, OFFSETS: tl.constexpr,
+    BASE_2: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """The state after a tile of logits [BM, BN] (-inf where hidden), the weights of the tile (edited ones for out), and the factor for what was before.
+    """The state after a tile of logits [BM, BN] (-inf where hidden), the weights of the tile (edited ones for out),
+    and the factor for what was before.
 
-    o_i is [BM, 1], o_j [1, BN]. Without MASKED every entry is visible, every key exists and no key is within reach of a window or an offset.
+    o_i is [BM, 1], o_j [1, BN]. Without MASKED every entry is visible, every key exists and no key is within reach
+    of a window or an offset.
     """
     EXTRA: tl.constexpr = SETS + MATCHES + WINDOWS + OFFSETS
     mr, rl, rt = st[8], st[9], st[10]
@@ -155,12 +157,12 @@ def absorbed(
     if SQUARE:
         p2 += tl.sum(b_p * b_p, 1)
     if DISTANCE:
-        ds += tl.sum(b_p * (o_i + offset - o_j).to(tl.float32), 1)
+        ds += tl.sum(b_p * ((o_i + offset).to(tl.float32) - o_j.to(tl.float32)), 1)
     grown = (b_m, st[1] + tl.sum(b_p, 1), t, n, a1, a2, p2, ds, mr, rl, rt)
 
     if SETS > 0:
         for c in tl.static_range(SETS):
-            grown = grown + (st[11 + c] + tl.sum(b_p * ((b_word >> c) & 1).to(tl.float32), 1),)
+            grown = grown + (st[11 + c] + tl.sum(b_p * member(b_word, c), 1),)
     for c in tl.static_range(MATCHES):
         b_key_id = _load_keys(co.key_ids.p + b * co.key_ids.b + c * co.key_ids.h, tile, NK, -1, MASKED, BN)
         grown = grown + (st[11 + SETS + c] + tl.sum(tl.where(row_ids[c] == b_key_id, b_p, 0.0), 1),)
@@ -205,11 +207,12 @@ def store_results(
 ):  # fmt: skip
     """Normalise and write a row tile: out, lse, entropy, and the planes of statistics in the order of `triton_lowering.PLANES`.
 
-    o_m [BM] are row numbers, o_d [BDV] features, o_row [BM] positions in a plane [B * H * Nq] (int64). A learned sink joins the denominator here.
+    o_m [BM] are row numbers, o_d [BDV] features, o_row [BM] positions in a plane [B * H * Nq] (int64). A learned
+    sink joins the denominator here.
     """
     NATS: tl.constexpr = LN2 if BASE_2 else 1.0
     m_row = o_m < NQ
-    m, l, t = st[0], st[1], st[2]
+    m = st[0]
     b_top = m
     if p_sink is not None:
         b_sink = tl.load(p_sink + h) / NATS
@@ -218,8 +221,8 @@ def store_results(
     b_ref = tl.where(b_some, b_top, 0.0)
     b_step = tl.where(m > -float("inf"), m - b_ref, 0.0)
     b_alpha = weight(b_step, BASE_2)
-    b_total = l * b_alpha
-    b_centred = (t + b_step * l) * b_alpha
+    b_total = st[1] * b_alpha
+    b_centred = (st[2] + b_step * st[1]) * b_alpha
     if p_sink is not None:
         b_own = weight(b_sink - b_ref, BASE_2)
         b_total += b_own

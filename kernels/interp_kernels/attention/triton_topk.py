@@ -1,6 +1,7 @@
 """The k largest weights of chosen rows: a sweep of its own over q and k (no values), so that the forward keeps its registers.
 
-Each program holds k slots a row (value, key number) and scans the keys upwards; a tile gives up its best keys one by one while any row's best
+Each program holds k slots a row (value, key number) and scans the keys upwards; a tile gives up its best keys one by
+one while any row's best
 beats that row's worst slot. Ties: keys arrive by rising number and replace only what is strictly smaller, so the lowest numbers stay.
 """
 
@@ -20,7 +21,8 @@ from interp_kernels.triton_tiles import launch, map_args
 @triton.jit
 def attention_topk_kernel(
     p_q, p_k, p_unit, p_rows, p_index, p_prob, mk, ed, H, T, NQ, NK, D, group, offset, scale, softcap, K,
-    CAUSAL: tl.constexpr, BASE_2: tl.constexpr, SLOTS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
+    CAUSAL: tl.constexpr, BASE_2: tl.constexpr, SLOTS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BD:
+    tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The K (at most SLOTS) best keys of BM of the T chosen rows. Grid: tiles of rows, B * H."""
     bh = tl.program_id(1).to(tl.int64)

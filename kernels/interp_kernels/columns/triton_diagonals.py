@@ -1,6 +1,7 @@
 """Sums over the diagonals of the map, without atomics: one program a band of BN diagonals, walking down the rows.
 
-For BM rows the band covers a parallelogram of keys. The tile of weights around it, [BM, BM + BN], is sheared by a gather along the rows, so that
+For BM rows the band covers a parallelogram of keys. The tile of weights around it, [BM, BM + BN], is sheared by a
+gather along the rows, so that
 column t holds diagonal t, and summed over the rows. Half of the products fall outside the band: twice the arithmetic of `received`.
 """
 
@@ -17,6 +18,7 @@ from interp_kernels.triton_masks import (
     head_limits,
     load_lse,
     load_rows,
+    member,
     row_logit_scale,
     tile_weights,
     upper_width,
@@ -46,7 +48,7 @@ def columns_diagonal_kernel(
     if (mk.window is not None or mk.windows is not None) and mk.sinks is None:
         stop = tl.where(shift + offset < limits[4], stop, 0)
     sums = ()
-    for c in tl.static_range(SUBSETS):
+    for _c in tl.static_range(SUBSETS):
         sums = sums + (tl.zeros([BN], tl.float32),)
     o_d = tl.arange(0, BD)
     o_shear = tl.arange(0, BM)[:, None] - o_t[None, :] + BN - 1
@@ -60,14 +62,14 @@ def columns_diagonal_kernel(
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_key, NQ, NK, offset, CAUSAL) & (o_j >= 0)
         b_lse = load_lse(p_lse + bh * NQ, o_i, NQ)
         b_factor = row_logit_scale(ed, b, h, o_i, NQ)
-        b_x, b_p, b_tanh = tile_weights(
+        _x, b_p, _tanh = tile_weights(
             b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_key, NQ, NK, offset, scale, softcap, True
         )
         b_band = tl.gather(b_p, o_shear, 1)
         b_word = tl.load(words.p + b * words.b + o_i, mask=o_i < NQ, other=0)
         grown = ()
         for c in tl.static_range(SUBSETS):
-            grown = grown + (sums[c] + tl.sum(b_band * ((b_word >> c) & 1).to(tl.float32), 0),)
+            grown = grown + (sums[c] + tl.sum(b_band * member(b_word, c), 0),)
         sums = grown
     count = NQ + NK - 1
     for c in tl.static_range(SUBSETS):

@@ -1,6 +1,8 @@
-"""Histogram of -log2 p over row subsets: a row-major sweep that keeps 32 counts and 32 masses a row; the rows are added by torch at the end.
+"""Histogram of -log2 p over row subsets: a row-major sweep that keeps 32 counts and 32 masses a row; the rows are
+added by torch at the end.
 
-Costs about 130 operations an entry (each of 32 bins looks at each entry twice), far more than the products; it is for pictures, not for training.
+Costs about 130 operations an entry (each of 32 bins looks at each entry twice), far more than the products; it is
+for pictures, not for training.
 Counts are sums of ones in float32, exact up to 2^24 an entry row.
 """
 
@@ -44,12 +46,12 @@ def columns_histogram_kernel(
     b_lse = load_lse(p_lse + bh * NQ, o_i, NQ)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
     limits = head_limits(mk, b, h, NK)
-    sink_first, sink_end, near, full, full_end, end = key_tile_ranges(
+    sink_first, sink_end, near, _full, _full_end, end = key_tile_ranges(
         mk, ed, limits, i0, BM, NQ, NK, offset, 0, CAUSAL, BN
     )
     counts = ()
     masses = ()
-    for c in tl.static_range(BINS):
+    for _c in tl.static_range(BINS):
         counts = counts + (tl.zeros([BM], tl.float32),)
         masses = masses + (tl.zeros([BM], tl.float32),)
     sinks = sink_end - sink_first
@@ -59,7 +61,9 @@ def columns_histogram_kernel(
         b_k = load_rows(p_k.p + b * p_k.b + (h // group) * p_k.h, o_j, o_d[:, None], p_k.r, NK, D, True, True)
         b_raw = tl.dot(b_q, b_k, input_precision=PRECISION)
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
-        b_x, b_p, b_tanh = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True)
+        b_x, b_p, _tanh = tile_weights(
+            b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True
+        )
         # Hidden entries fall into no bin; weights that float32 takes for 0 are smaller than 2^-31 all the same.
         b_bin = tl.where(m_vis & (b_x > -float("inf")), tl.minimum(tl.maximum(-b_x * LOG2E, 0.0), 31.0), -1.0)
         b_bin = tl.floor(b_bin)
@@ -94,5 +98,3 @@ def histogram(problem: Problem, lse: Tensor, rows: Tensor) -> tuple[Tensor, Tens
     )
     members = rows.to(torch.float32).expand(p.batch, -1, -1)[:, None]
     return members @ count.mT, members @ mass.mT
-
-

@@ -1,4 +1,5 @@
-"""Mass that each key receives from row subsets: key-major sweep, one program a key tile, so every sum stays in registers and is written once."""
+"""Mass that each key receives from row subsets: key-major sweep, one program a key tile, so every sum stays in
+registers and is written once."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from interp_kernels.triton_masks import (
     head_limits,
     load_lse,
     load_rows,
+    member,
     row_logit_scale,
     row_tile_ranges,
     tile_weights,
@@ -35,11 +37,13 @@ def _column_step(
     m_vis = None
     if MASKED:
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
-    b_x, b_p, b_tanh = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED)
+    _x, b_p, _tanh = tile_weights(
+        b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, MASKED
+    )
     b_word = tl.load(words.p + b * words.b + o_i, mask=o_i < NQ, other=0)
     grown = ()
     for c in tl.static_range(SUBSETS):
-        grown = grown + (sums[c] + tl.sum(b_p * ((b_word >> c) & 1).to(tl.float32), 1),)
+        grown = grown + (sums[c] + tl.sum(b_p * member(b_word, c), 1),)
     return grown
 
 
@@ -62,7 +66,7 @@ def columns_received_kernel(
     limits = head_limits(mk, b, h, NK)
     first, full, full_end, end = row_tile_ranges(mk, ed, limits, j0, BN, NQ, NK, offset, CAUSAL, BM)
     sums = ()
-    for c in tl.static_range(SUBSETS):
+    for _c in tl.static_range(SUBSETS):
         sums = sums + (tl.zeros([BN], tl.float32),)
     for tile in range(full, full_end):
         sums = _column_step(

@@ -17,6 +17,10 @@ const T* data(const at::Tensor& x) {
   return x.const_data_ptr<T>();
 }
 template <>
+inline const uint16_t* data<uint16_t>(const at::Tensor& x) {
+  return static_cast<const uint16_t*>(x.const_data_ptr());
+}
+template <>
 inline const uint8_t* data<uint8_t>(const at::Tensor& x) {
   return static_cast<const uint8_t*>(x.const_data_ptr());
 }
@@ -80,27 +84,35 @@ inline void fill(EditData& e, const MaybeTensors& t) {
   e.gate = maybe<float>(t[4]);
 }
 
+template <typename T>
+View<T> whole(const at::Tensor& x) {
+  return View<T>{data<T>(x), x.stride(0), x.stride(1), x.stride(2)};
+}
+
 inline bool has_rows(const at::Tensor& x) { return x.size(3) == 1 || x.stride(3) == 1; }
 
 inline Problem problem(const at::Tensor& q, const at::Tensor& k, double scale, double softcap, const MaybeTensors& mask, at::IntArrayRef mask_ints,
-                       const MaybeTensors& edit) {
-  TORCH_CHECK(q.scalar_type() == at::kFloat && k.scalar_type() == at::kFloat, "interp_kernels_cpu: wanted float32 q and k");
+                       const MaybeTensors& edit, bool may_be_half = false) {
+  const at::ScalarType type = may_be_half && q.scalar_type() == at::kBFloat16 ? at::kBFloat16 : at::kFloat;
+  TORCH_CHECK(q.scalar_type() == type && k.scalar_type() == type, "interp_kernels_cpu: wanted q and k in ", type);
   TORCH_CHECK(has_rows(q) && has_rows(k), "interp_kernels_cpu: wanted q and k with contiguous features");
   TORCH_CHECK(mask.size() == 13 && mask_ints.size() == 5 && edit.size() == 5, "interp_kernels_cpu: wrong number of slots");
   Problem p;
   p.B = q.size(0), p.H = q.size(1), p.Nq = q.size(2), p.D = q.size(3);
   p.Hkv = k.size(1), p.Nk = k.size(2), p.G = p.H / p.Hkv;
   p.scale = static_cast<float>(scale), p.softcap = static_cast<float>(softcap);
-  auto whole = [](const at::Tensor& x) { return View<float>{data<float>(x), x.stride(0), x.stride(1), x.stride(2)}; };
-  p.q = whole(q), p.k = whole(k);
+  if (type == at::kFloat) p.q = whole<float>(q), p.k = whole<float>(k);
+  else p.q_half = whole<uint16_t>(q), p.k_half = whole<uint16_t>(k);
   fill(p.mask, mask, mask_ints);
   fill(p.edit, edit);
   return p;
 }
 
 inline void set_values(Problem& p, const at::Tensor& v) {
-  TORCH_CHECK(v.scalar_type() == at::kFloat && has_rows(v), "interp_kernels_cpu: wanted float32 v with contiguous features");
-  p.v = View<float>{data<float>(v), v.stride(0), v.stride(1), v.stride(2)};
+  TORCH_CHECK(v.scalar_type() == (p.half() ? at::kBFloat16 : at::kFloat), "interp_kernels_cpu: wanted v in the type of q and k");
+  TORCH_CHECK(has_rows(v), "interp_kernels_cpu: wanted v with contiguous features");
+  if (p.half()) p.v_half = whole<uint16_t>(v);
+  else p.v = whole<float>(v);
   p.Dv = v.size(3);
 }
 

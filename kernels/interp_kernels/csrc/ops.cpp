@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "bind.h"
+#include "half.h"
 #include "kernels.h"
 
 namespace ik {
@@ -18,12 +19,12 @@ enum { WANT_ENTROPY = 1, WANT_MAX = 2, WANT_MOMENTS = 4, WANT_SQUARE = 8, WANT_D
 Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, double softcap, const Maybe& sink_logits, const MaybeTensors& mask,
                    at::IntArrayRef mask_ints, const MaybeTensors& edit, const MaybeTensors& collect, int64_t wish, int64_t sets, int64_t topk,
                    int64_t topk_rows, at::IntArrayRef windows, at::IntArrayRef offsets) {
-  Problem p = problem(q, k, scale, softcap, mask, mask_ints, edit);
+  Problem p = problem(q, k, scale, softcap, mask, mask_ints, edit, /*may_be_half=*/true);
   set_values(p, v);
   p.sink_logits = by_head<float>(sink_logits);
   TORCH_CHECK(collect.size() == 5, "interp_kernels_cpu: wrong number of slots");
   CollectData c;
-  auto floats = q.options().requires_grad(false);
+  auto floats = q.options().dtype(at::kFloat).requires_grad(false);
   auto absent = [&] { return at::empty({0}, floats); };
   auto wanted = [&](bool ask, float*& to, int64_t last) {
     if (!ask) return absent();
@@ -122,7 +123,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& q, const Tensor& k, do
   auto floats = q.options().requires_grad(false);
   Tensor dq = at::empty(q.sizes(), floats), dk = at::empty(k.sizes(), floats), dv = at::empty(v.sizes(), floats);
   BackwardData d;
-  d.grad_out = View<float>{data<float>(grad_out), grad_out.stride(0), grad_out.stride(1), grad_out.stride(2)};
+  d.grad_out = whole<float>(grad_out);
   d.lse = log_sums(p, lse), d.base = log_sums(p, base);
   if (grad_entropy) d.grad_entropy = log_sums(p, *grad_entropy);
   d.grad_q = dq.data_ptr<float>(), d.grad_k = dk.data_ptr<float>(), d.grad_v = dv.data_ptr<float>();
@@ -142,6 +143,7 @@ TORCH_LIBRARY(interp_kernels_cpu, m) {
       "Tensor?[] collect, int wish, int sets, int topk, int topk_rows, int[] windows, int[] offsets) -> (Tensor out, Tensor lse, Tensor entropy, "
       "Tensor row_max, Tensor logit_moments, Tensor prob_square, Tensor distance, Tensor key_sets, Tensor rest_mass, Tensor rest_entropy, "
       "Tensor match, Tensor windows_mass, Tensor offsets_prob, Tensor topk_index, Tensor topk_prob, Tensor sink_mass)");
+  m.def("half_support() -> int", [] { return static_cast<int64_t>(ik::half_support()); });
   m.def("columns(" IK_PROBLEM "Tensor lse, Tensor rows, int subsets, bool received, bool diagonals, int block, bool histogram) -> "
         "(Tensor received, Tensor diagonals, Tensor block_sum, Tensor block_max, Tensor histogram_count, Tensor histogram_mass)");
   m.def("entries(" IK_PROBLEM "Tensor lse, Tensor i, Tensor j) -> Tensor");

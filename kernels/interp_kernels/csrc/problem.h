@@ -40,9 +40,12 @@ struct Problem {
   int64_t B = 0, H = 0, Hkv = 0, G = 0, Nq = 0, Nk = 0, D = 0, Dv = 0;
   float scale = 1, softcap = 0;  // softcap 0: none
   View<float> q, k, v;           // [B, heads, N, D]
+  View<uint16_t> q_half, k_half, v_half;  // the same as bits of bfloat16, in place of q, k, v: the forward sweep alone takes them
   View<float> sink_logits;       // [H] along sh
   MaskData mask;
   EditData edit;
+
+  bool half() const { return static_cast<bool>(q_half); }
 
   // Whether a factor on the logits may be folded into q: nothing between q.k and that factor is additive or curved.
   bool folds() const { return softcap == 0 && !mask.alibi && !mask.bias; }

@@ -30,7 +30,8 @@ struct Rows {
   float after[MAX_ROWS];   // that factor where it may not, else 1
   Group group[MAX_ROWS];
   int64_t ldq = 0;
-  std::vector<float> q;    // [MAX_ROWS][ldq], zero beyond D
+  std::vector<float> q;    // [MAX_ROWS][ldq], times `folded`, zero beyond D
+  std::vector<uint16_t> q_half;  // in its place where the problem is in bfloat16: as given, `folded` is applied to the products
 
   void load(const Problem& p);
   int32_t first_key() const;
@@ -49,7 +50,8 @@ inline void Rows::load(const Problem& p) {
   left = clamp_key(pad, keys);
   if (ldq == 0) {
     ldq = round_up(p.D, VL);
-    q.assign(MAX_ROWS * ldq, 0.0f);
+    if (p.half()) q_half.assign(MAX_ROWS * ldq, 0);
+    else q.assign(MAX_ROWS * ldq, 0.0f);
   }
   const bool fold = p.folds();
   for (int r = 0; r < n; r++) {
@@ -68,6 +70,10 @@ inline void Rows::load(const Problem& p) {
     const float edit = p.edit.logit_scale ? *p.edit.logit_scale.at(b, h[r], i[r]) : 1.0f;
     after[r] = fold ? 1.0f : edit;
     folded[r] = fold ? p.scale * edit : p.scale;
+    if (p.half()) {
+      std::memcpy(&q_half[r * ldq], p.q_half.at(b, h[r], i[r]), sizeof(uint16_t) * p.D);
+      continue;
+    }
     const float* src = p.q.at(b, h[r], i[r]);
     float* dst = q.data() + r * ldq;
     for (int64_t d = 0; d < p.D; d++) dst[d] = src[d] * folded[r];

@@ -63,6 +63,16 @@ inline void mask_row(const Problem& p, const Rows& rows, int r, int64_t j0, int6
   for (int64_t c = real; c < n; c++) s[c] = -INF;
 }
 
+// What is left after the products of group g with keys j0 .. j0 + n - 1: everything between q.k and the softmax.
+inline void finish_scores(const Problem& p, const Rows& rows, const Group& g, int64_t j0, int64_t n, bool part, float* s, int64_t lds) {
+  const int64_t padded = round_up(n, VL);
+  const bool change = transforms(p);
+  for (int c = 0; c < g.n && (change || part); c++) {
+    if (change) transform_row(p, rows, g.first + c, j0, padded, n, s + c * lds);
+    if (part) mask_row(p, rows, g.first + c, j0, padded, n, s + c * lds);
+  }
+}
+
 // Logits of group g against keys j0 .. j0 + n - 1, packed at `panels`, into s[c * lds]; rows are padded to a multiple of VL.
 // `part` in the answer means that some entries are -inf. Nothing is written for `none`.
 inline Cover score_group(const Problem& p, const Rows& rows, const Group& g, const float* panels, int64_t j0, int64_t n, float* s, int64_t lds) {
@@ -71,11 +81,7 @@ inline Cover score_group(const Problem& p, const Rows& rows, const Group& g, con
   const int64_t padded = round_up(n, VL);
   if (padded != n) seen = Cover::part;
   products(g.n, padded, p.D, rows.q.data() + g.first * rows.ldq, rows.ldq, panels, s, lds);
-  const bool change = transforms(p);
-  for (int c = 0; c < g.n && (change || seen == Cover::part); c++) {
-    if (change) transform_row(p, rows, g.first + c, j0, padded, n, s + c * lds);
-    if (seen == Cover::part) mask_row(p, rows, g.first + c, j0, padded, n, s + c * lds);
-  }
+  finish_scores(p, rows, g, j0, n, seen == Cover::part, s, lds);
   return seen;
 }
 

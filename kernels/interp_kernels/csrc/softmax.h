@@ -3,6 +3,8 @@
 // For a row with running maximum m every sum is kept relative to m: l = sum e^{s-m}, S1 = sum e^{s-m} (s-m), and so on (centred, so that
 // logits near +-300 lose nothing). Where the maximum rises by d = m' - m, a = e^{-d}: S1 <- a (S1 - d l), l <- a l.
 #pragma once
+#include <array>
+#include <utility>
 #include <vector>
 
 #include "scores.h"
@@ -12,7 +14,7 @@ namespace ik {
 // Places of a row's sums in its state; sums of weights follow from SUMS on: key sets, matches, windows, offsets.
 enum Slot { L = 0, S1 = 1, SQ = 2, DIST = 3, M1 = 4, M2 = 5, SEEN = 6, REST_L = 7, REST_S1 = 8, SUMS = 9 };
 
-enum Wish { ENTROPY = 1, SQUARE = 2, DISTANCE = 4, MOMENTS = 8 };
+enum Wish { ENTROPY = 1, SQUARE = 2, DISTANCE = 4, MOMENTS = 8, REST = 16 };
 
 struct Layout {
   int wish = 0;
@@ -73,10 +75,24 @@ inline float row_max(const float* s, int64_t n) {
   return hmax(a);
 }
 
+// Largest logit of the keys outside `rest` (`others` is -1 there, else 0).
+inline float rest_top(const float* s, int64_t n, const int32_t* others) {
+  const vf hidden = set1(-INF);
+  vf top = hidden;
+  for (int64_t c = 0; c < n; c += VL) top = vmax(top, loadi(others + c) ? load(s + c) : hidden);
+  return hmax(top);
+}
+
+// The rest's sums have a maximum of their own: exact even where every such weight is below the row's float32 range. Where that maximum is
+// within REST_NEAR of the row's, the weights relative to the row's are as exact (s - m is rounded no worse than by 1e-6, e^{s-m} is far from
+// the floor for every entry that counts), so they are scaled and no second exponential is taken.
+constexpr float REST_NEAR = 16.0f;
+
 // Logits to weights relative to m, in place, and the sums over them. `away` is position - first key. n is a multiple of VL.
+// REST: also the sums over `others`, relative to `rest` (m - REST_NEAR <= rest <= m).
 template <int W, bool PART>
-inline void weigh(float* s, int64_t n, float m, float away, float* x) {
-  vf l{}, s1{}, sq{}, dist{}, m1{}, m2{}, seen{};
+inline void weigh(float* s, int64_t n, float m, float away, float* x, const int32_t* others, float rest) {
+  vf l{}, s1{}, sq{}, dist{}, m1{}, m2{}, seen{}, rest_l{}, rest_s1{};
   vf d = away - iota();
   for (int64_t c = 0; c < n; c += VL) {
     vf raw = load(s + c);
@@ -85,6 +101,11 @@ inline void weigh(float* s, int64_t n, float m, float away, float* x) {
     if (PART) p = raw == -INF ? vf{} : p;
     store(s + c, p);
     l += p;
+    if (W & REST) {
+      vf other = (vf)((vi)p & loadi(others + c));
+      rest_l += other;
+      rest_s1 += other * vmax(raw - rest, set1(EXP_FLOOR));
+    }
     if (W & ENTROPY) s1 += p * t;
     if (W & SQUARE) sq += p * p;
     if (W & DISTANCE) {
@@ -105,6 +126,11 @@ inline void weigh(float* s, int64_t n, float m, float away, float* x) {
   if (W & ENTROPY) x[S1] += hsum(s1);
   if (W & SQUARE) x[SQ] += hsum(sq);
   if (W & DISTANCE) x[DIST] += hsum(dist);
+  if (W & REST) {
+    const float unit = std::exp(m - rest);
+    x[REST_L] += unit * hsum(rest_l);
+    x[REST_S1] += unit * hsum(rest_s1);
+  }
   if (W & MOMENTS) {
     x[M1] += hsum(m1);
     x[M2] += hsum(m2);
@@ -112,12 +138,14 @@ inline void weigh(float* s, int64_t n, float m, float away, float* x) {
   }
 }
 
-using Weigh = void (*)(float*, int64_t, float, float, float*);
+using Weigh = void (*)(float*, int64_t, float, float, float*, const int32_t*, float);
+template <bool PART, int... W>
+constexpr std::array<Weigh, sizeof...(W)> weigh_table(std::integer_sequence<int, W...>) {
+  return {weigh<W, PART>...};
+}
 template <bool PART>
 Weigh weigh_for(int wish) {
-  static constexpr Weigh table[16] = {weigh<0, PART>,  weigh<1, PART>,  weigh<2, PART>,  weigh<3, PART>, weigh<4, PART>,  weigh<5, PART>,
-                                      weigh<6, PART>,  weigh<7, PART>,  weigh<8, PART>,  weigh<9, PART>, weigh<10, PART>, weigh<11, PART>,
-                                      weigh<12, PART>, weigh<13, PART>, weigh<14, PART>, weigh<15, PART>};
+  static constexpr auto table = weigh_table<PART>(std::make_integer_sequence<int, 2 * REST>());
   return table[wish];
 }
 
@@ -140,18 +168,11 @@ inline void set_masses(const float* p, int64_t ldp, int64_t n, const float* ind,
     for (int k = 0; k < 4; k++) x[r * ldx + k] += hsum(acc[r][k]);
 }
 
-// Mass on the keys outside `rest`, with its own maximum: exact even where every such weight is below the row's float32 range.
-inline void weigh_rest(const float* s, int64_t n, const int32_t* others, float* x, float* rest_max) {
-  const vf hidden = set1(-INF);
-  vf top = hidden;
-  for (int64_t c = 0; c < n; c += VL) top = vmax(top, loadi(others + c) ? load(s + c) : hidden);
-  const float m = std::max(hmax(top), *rest_max);
-  if (m == -INF) return;
-  raise_rest(*rest_max, m, x);
-  *rest_max = m;
+// The rest's sums relative to its own maximum, from the logits: where that is too far below the row's.
+inline void weigh_rest(const float* s, int64_t n, const int32_t* others, float m, float* x) {
   vf l{}, s1{};
   for (int64_t c = 0; c < n; c += VL) {
-    vf raw = loadi(others + c) ? load(s + c) : hidden;
+    vf raw = loadi(others + c) ? load(s + c) : set1(-INF);
     vf t = vmax(raw - m, set1(EXP_FLOOR));
     vf p = raw == -INF ? vf{} : exp_floored(t);
     l += p;

@@ -131,6 +131,6 @@ inline vf vtanh(vf x) {
   return a < 0.625f ? small : big;
 }
 
-inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace ik

@@ -32,7 +32,9 @@ def entries_fwd_kernel(
     m_vis = visible_tile(mk, ed, head_limits(mk, b, h, NK), b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
     b_lse = load_lse(p_lse + bh * NQ, o_i, NQ)
-    _, b_p, _ = tile_weights(b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True)
+    _, b_p, _ = tile_weights(
+        b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True
+    )
     tl.store(p_weight + bh * E + o_e[:, None], b_p, mask=m_e[:, None])
 
 
@@ -48,6 +50,13 @@ def weights_at(problem: Problem, lse: Tensor, i: Tensor, j: Tensor) -> Tensor:
             lambda meta: (triton.cdiv(len(i), meta["BM"]), p.batch * p.heads),
             args["BD"],
             p.q.dtype,
-            {**args, "p_lse": row_lse(lse), "p_i": i.contiguous(), "p_j": j.contiguous(), "p_weight": weight, "E": len(i)},
+            {
+                **args,
+                "p_lse": row_lse(lse),
+                "p_i": i.contiguous(),
+                "p_j": j.contiguous(),
+                "p_weight": weight,
+                "E": len(i),
+            },
         )
     return weight

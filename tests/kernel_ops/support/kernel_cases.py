@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 from hypothesis import strategies as st
@@ -30,7 +30,7 @@ class Case:
     k: Tensor
     v: Tensor
     mask: Mask
-    seen: Tensor
+    visible: Callable[[], Tensor]
     rows: Tensor
     scale: float | None = None
     softcap: float | None = None
@@ -50,6 +50,11 @@ class Case:
     def sizes(self) -> tuple[int, int, int, int]:
         """(B, H, Nq, Nk)."""
         return (*self.q.shape[:3], self.k.shape[2])
+
+    @property
+    def seen(self) -> Tensor:
+        """The visible entries, bool [B, H, Nq, Nk]: decided once, when first asked for, and shared by everything made of this case."""
+        return self.visible()
 
     def cast(self, dtype: torch.dtype) -> Case:
         """The same problem with q, k, v rounded to `dtype`."""
@@ -160,7 +165,7 @@ def make(
         k=k,
         v=v,
         mask=mask,
-        seen=sees(mask, batch, heads, queries, keys),
+        visible=cache(partial(sees, mask, batch, heads, queries, keys)),
         rows=torch.cat([_bits(g, batch, 2, queries), torch.zeros(batch, 1, queries, dtype=torch.bool)], 1),
         sink_logits=torch.randn(heads, generator=g) if sink else None,
         edit=None if edit is None else edit(g),

@@ -48,7 +48,15 @@ def sees(mask, batch: int, heads: int, queries: int, keys: int) -> Tensor:
             return False
         return dense is None or dense[b][h][i][j]
 
-    entries = [one(b, h, i, j) for b in range(batch) for h in range(heads) for i in range(queries) for j in range(keys)]
+    # Heads and items with the same bounds see the same where nothing else tells them apart: their map is made once.
+    alike = query_docs is None and keep is None and dense is None and not rectangles
+    known: dict[object, list[bool]] = {}
+    entries: list[bool] = []
+    for b, h in itertools.product(range(batch), range(heads)):
+        who = (left[b], right[b], prefix[b], sinks[h], windows[h]) if alike else (b, h)
+        if who not in known:
+            known[who] = [one(b, h, i, j) for i in range(queries) for j in range(keys)]
+        entries += known[who]
     return torch.tensor(entries, dtype=torch.bool).view(batch, heads, queries, keys)
 
 

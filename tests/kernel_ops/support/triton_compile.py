@@ -1,6 +1,7 @@
 """Compile the Triton kernels for chips that are not here, and read what they take: registers, spills, shared memory.
 
-Run as a script (a process of its own, without TRITON_INTERPRET): one JSON row a kernel and tiling, or ``--table`` for Markdown. The arguments are
+Run as a script (a process of its own, without TRITON_INTERPRET): one JSON row a kernel and tiling, or ``--table``
+for Markdown. The arguments are
 those that the host code passes for a typical call (every statistic of a default run), caught on their way to the launcher, so that what is
 compiled here is what a GPU would be given. Figures come from the compiled objects: ``cuobjdump --dump-resource-usage`` from Triton's own
 package for NVIDIA, the metadata of the code object for AMD.
@@ -76,7 +77,12 @@ class Row:
     @property
     def fits(self) -> bool:
         """No spill, and shared memory within the chip's limit."""
-        return self.spills == 0 and self.shared <= SHARED_LIMIT[self.chip]
+        return self.spills == 0 and self.shared_fits
+
+    @property
+    def shared_fits(self) -> bool:
+        """Shared memory within the chip's limit."""
+        return self.shared <= SHARED_LIMIT[self.chip]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,8 @@ class Launch:
 
 
 def launches(dim: int, dtype: torch.dtype, only: str = "") -> list[Launch]:
-    """Every launch of a run over a long causal prompt with grouped heads and all default statistics: forward, decode, backward, map sweeps."""
+    """Every launch of a run over a long causal prompt with grouped heads and all default statistics: forward,
+    decode, backward, map sweeps."""
     caught: list[Launch] = []
 
     def catch(kernel, name, grid, width, dtype, args):
@@ -213,11 +220,15 @@ def _amd(binary) -> tuple[int, int, int]:
         return int(found[1])
 
     # private_segment_fixed_size says whether memory is touched; spilled scalar registers alone stay in lanes of vector registers.
-    return field("vgpr_count"), field("vgpr_spill_count") + field("private_segment_fixed_size"), field("sgpr_spill_count")
+    return (
+        field("vgpr_count"),
+        field("vgpr_spill_count") + field("private_segment_fixed_size"),
+        field("sgpr_spill_count"),
+    )
 
 
-def rows(chips: list[str], dims: list[int], dtypes: list[str], only: str) -> Iterator[Row]:
-    """Every kernel with every tiling of its list, on every chip."""
+def rows(chips: list[str], dims: list[int], dtypes: list[str], only: str, first: bool) -> Iterator[Row]:
+    """Every kernel on every chip, with every tiling of its list or the first."""
     from interp_kernels.triton_tiles import tilings
 
     for dim in dims:
@@ -225,7 +236,8 @@ def rows(chips: list[str], dims: list[int], dtypes: list[str], only: str) -> Ite
             for launch in launches(dim, DTYPES[dtype], only):
                 for chip in chips:
                     platform = "hip" if chip.startswith("gfx") else "cuda"
-                    for tiling in tilings(launch.name.split(" ")[0], platform, launch.width, launch.dtype):
+                    listed = tilings(launch.name.split(" ")[0], platform, launch.width, launch.dtype)
+                    for tiling in listed[:1] if first else listed:
                         yield compiled(launch, chip, dim, tiling)
 
 
@@ -236,21 +248,25 @@ def main() -> None:
     parser.add_argument("--dims", nargs="+", type=int, default=[64, 128, 256])
     parser.add_argument("--dtypes", nargs="+", default=["bf16"], choices=list(DTYPES))
     parser.add_argument("--only", default="", help="kernels whose name holds this")
+    parser.add_argument("--first", action="store_true", help="only the first tiling of each list")
     parser.add_argument("--table", action="store_true", help="Markdown instead of JSON lines")
     options = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("unset TRITON_INTERPRET: the interpreter compiles nothing")
     if options.table:
-        print("| kernel | chip | D | dtype | tile, warps, stages | registers | spills | scalar spills | shared, bytes |")
+        print(
+            "| kernel | chip | D | dtype | tile, warps, stages | registers | spills | scalar spills | shared, bytes |"
+        )
         print("|---|---|---|---|---|---|---|---|---|")
-    for row in rows(options.chips, options.dims, options.dtypes, options.only):
+    for row in rows(options.chips, options.dims, options.dtypes, options.only, options.first):
         if options.table:
             print(
-                f"| {row.kernel} | {row.chip} | {row.dim} | {row.dtype} | {row.tiling} | {row.registers} | {row.spills} | {row.scalar_spills} | {row.shared} |",
+                f"| {row.kernel} | {row.chip} | {row.dim} | {row.dtype} | {row.tiling} | {row.registers} |
+                {row.spills} | {row.scalar_spills} | {row.shared} |",
                 flush=True,
             )
         else:
-            print(json.dumps({**asdict(row), "fits": row.fits}), flush=True)
+            print(json.dumps({**asdict(row), "fits": row.fits, "shared_fits": row.shared_fits}), flush=True)
 
 
 if __name__ == "__main__":
