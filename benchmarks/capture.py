@@ -187,9 +187,10 @@ def check(rows: list[dict]) -> None:
 
 def write(rows: list[dict], options: argparse.Namespace) -> None:
     """Write the rows and how they were made."""
-    import interp
     import torch
     import transformers
+
+    import interp
 
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     manifest = {

@@ -116,9 +116,10 @@ def attend(
     scopes = [scope for scope in current() if id(module) in scope.sites]
     for scope in scopes:
         call = scope.before(call)
-    attended = call.attend(
-        None if listener is None else listener.wish(call), "auto" if listener is None else listener.backend
-    )
+    backend = "auto" if listener is None else listener.backend
+    if backend == "auto" and position_bias is not None and position_bias.requires_grad:
+        backend = "reference"  # the only one that gives gradients of a bias (T5 outside no_grad)
+    attended = call.attend(None if listener is None else listener.wish(call), backend)
     for scope in scopes:
         attended = replace(attended, out=scope.after(call, attended.out))
     if listener is not None:

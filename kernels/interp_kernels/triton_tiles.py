@@ -54,7 +54,7 @@ TILINGS: dict[tuple[str, str, int], tuple[Tiling, ...]] = {
     ("attention_topk", "hip", 256): (_t(16, 64, 4, 1),),
     ("attention_dq", "cuda", 64): (_t(64, 64, 4, 2),),
     ("attention_dq", "cuda", 128): (_t(64, 64, 4, 2),),
-    ("attention_dq", "cuda", 256): (_t(64, 32, 8, 1),),
+    ("attention_dq", "cuda", 256): (_t(32, 32, 8, 1),),
     ("attention_dq", "hip", 64): (_t(64, 64, 4, 1),),
     ("attention_dq", "hip", 128): (_t(64, 32, 4, 1),),
     ("attention_dq", "hip", 256): (_t(32, 32, 4, 1),),

@@ -1,6 +1,7 @@
 """The definition of a `Mask` in plain torch, evaluated on a rectangle of rows and keys; and the structure a fast sweep needs (bounds, bits).
 
-Backends in torch call `visible` and `additive`; the fused ones read `row_bounds`, `hide_bits` and the mask's own tensors, and are tested against these.
+Backends in torch call `visible` and `additive`; the fused ones read `row_bounds`, `hide_bits` and the mask's own tensors, and are tested
+against these.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def test_step_by_step_decoder_logits_equal_the_whole_pass_and_eager(family):
     assert float((steps["ours"] - steps["eager"]).abs().max()) <= LOGITS
 
 
-@pytest.mark.parametrize("family", ["gpt2", "mistral", "gemma2", "gpt_oss", "bert", "whisper"])
+@pytest.mark.parametrize("family", ["gpt2", "mistral", "gemma2", "gpt_oss", "bert", "whisper", "t5"])
 def test_gradients_are_eagers(family):
     inputs, _ = inputs_of(family, "none")
     found = []

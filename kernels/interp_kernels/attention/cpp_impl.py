@@ -1,8 +1,8 @@
 """The C++ backend of `attention`: one fused sweep on the CPU with every statistic; float32 sums, O(N) memory.
 
-bfloat16 inputs are multiplied as they are where the processor gains by it (`cpp_ops.bfloat16_path`): logits, sums and statistics in float32, only
-the weights of the product with v rounded to bfloat16. Elsewhere they are widened to float32 first (exact, O(N)), as float16 is everywhere. Either
-way lse and the statistics carry no rounding of the weights.
+bfloat16 inputs are multiplied as they are where the processor gains by it (`cpp_ops.bfloat16_path`): logits, sums and
+statistics in float32, only the weights of the product with v rounded to bfloat16. Elsewhere they are widened to float32
+first (exact, O(N)), as float16 is everywhere. Either way lse and the statistics carry no rounding of the weights.
 Numbers do not depend on the number of threads. Gradients reach q, k, v and the sink logits through out, lse and entropy.
 """
 

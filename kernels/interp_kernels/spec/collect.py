@@ -63,7 +63,8 @@ class Collect:
             rows, keys = (_batched(x, 3) for x in self.match)
             if rows.is_floating_point() or keys.is_floating_point() or rows.shape[1] != keys.shape[1]:
                 raise ValueError(
-                    f"match: wanted two integer tensors with the same number of id kinds, got {rows.dtype} {tuple(rows.shape)} and {keys.dtype} {tuple(keys.shape)}"
+                    f"match: wanted two integer tensors with the same number of id kinds, got {rows.dtype} {tuple(rows.shape)} "
+                    f"and {keys.dtype} {tuple(keys.shape)}"
                 )
             object.__setattr__(self, "match", (rows, keys))
         if self.topk < 0 or any(w < 1 for w in self.windows) or any(d < 0 for d in self.offsets):

@@ -117,7 +117,7 @@ class Truth:
             assert_within(label, got, self.want[name], self.noise.worst(name, ORDERS))
         except AssertionError:
             # In a small problem a few numbers are a poor sample of the noise: look at more before judging.
-            assert_within(label, got, self.want[name], self.noise.worst(name, ORDERS + MORE_ORDERS))
+            assert_within(label, got, self.want[name], self.noise.worst(name, MORE_ORDERS))
 
 
 @lru_cache(maxsize=256)

@@ -83,8 +83,9 @@ class Order:
         return s * (scale if self.part is None else self.part)
 
 
-ORDERS = tuple(Order(*flags) for flags in itertools.product((None, 1.0), (False, True), (False, True)))
-MORE_ORDERS = tuple(Order(*flags) for flags in itertools.product((3.0, 0.7, 11.0, 0.3), (False, True), (False, True)))
+ORDERS = (Order(), Order(part=1.0))
+_PARTS = (None, 1.0, 3.0, 0.7, 11.0, 0.3)
+MORE_ORDERS = tuple(Order(*choice) for choice in itertools.product(_PARTS, (False, True), (False, True)))
 
 
 def logits(case, dtype: torch.dtype, order: Order = ORDERS[0]) -> tuple[Tensor, Tensor]:
@@ -264,8 +265,8 @@ def _topk(p: Tensor, seen: Tensor, k: int, rows) -> dict[str, Tensor]:
     for b in range(p.shape[0]):
         for h in range(p.shape[1]):
             for i in rows:
-                line = p[b, h, i].tolist()
-                keys = sorted((j for j in range(len(line)) if seen[b, h, i, j]), key=lambda j: (-line[j], j))[:k]
+                line, visible = p[b, h, i].tolist(), seen[b, h, i].tolist()
+                keys = sorted((j for j in range(len(line)) if visible[j]), key=lambda j: (-line[j], j))[:k]
                 index.append([*keys, *[-1] * (k - len(keys))])
                 prob.append([*(line[j] for j in keys), *[0.0] * (k - len(keys))])
     shape = (*p.shape[:2], len(rows), k)

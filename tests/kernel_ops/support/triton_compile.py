@@ -260,11 +260,9 @@ def main() -> None:
         print("|---|---|---|---|---|---|---|---|---|")
     for row in rows(options.chips, options.dims, options.dtypes, options.only, options.first):
         if options.table:
-            print(
-                f"| {row.kernel} | {row.chip} | {row.dim} | {row.dtype} | {row.tiling} | {row.registers} |
-                {row.spills} | {row.scalar_spills} | {row.shared} |",
-                flush=True,
-            )
+            what = (row.kernel, row.chip, row.dim, row.dtype, row.tiling)
+            taken = (row.registers, row.spills, row.scalar_spills, row.shared)
+            print(f"| {' | '.join(map(str, (*what, *taken)))} |", flush=True)
         else:
             print(json.dumps({**asdict(row), "fits": row.fits, "shared_fits": row.shared_fits}), flush=True)
 
