@@ -8,7 +8,7 @@ With x_i the token of row i, and the targets of TransformerLens's `detect_head` 
 
 The score is the mean over the rows that have such a target (1 is a head that looks nowhere else); rows without one say nothing. The first
 token is an attention sink in most models, so for duplicates it is no target and a row whose only earlier copy it is does not count (for
-induction it never is one). `mul` and `abs` are the two values of `detect_head`, over all N rows, the first token being a target as any other:
+induction it never is one). `mul` and `abs` are the two values of `detect_head`, over all N rows, the first token a target as any other:
 
     mul   sum(A D) / sum(A)                 sum(A) = N, so that rows without a target dilute it
     abs   1 - sum |A - D| / N               = (2 sum(A D) - number of ones in D) / N, in (-1, 1]

@@ -3,13 +3,13 @@
 Gould et al. 2023 (arXiv 2312.09230, sections 3 and 4) find "mod-10 features" in the effective embeddings e(s) of ordinal words: "February",
 "second", "2" and "32" share one. Two questions, each with its control:
 
-1. Is it there? A multinomial logistic regression (scikit-learn) reads the place of a word in its list, modulo m, from e(s). Accuracy on held-out
-   words (every way of writing a word is held out together), and on held-out lists (trained on all other lists: only a code that lists share
-   can do that). Control: the same with the places of each list shuffled, and other moduli (7 and 12 were never tested, says a review).
+1. Is it there? A multinomial logistic regression (scikit-learn) reads the place of a word in its list, modulo m, from e(s). Accuracy on
+   held-out words (every way of writing a word is held out together), and on held-out lists (trained on all other lists: only a code that
+   lists share can do that; "Mon" goes with "Monday"). Control: the same with the places of each list shuffled, and other moduli.
 2. Do the heads use it? The at most m - 1 directions that the probe reads are taken out of e(s) (the mean of the words stays), and the
-   successor score is taken again. Control: the directions of probes fitted to shuffled places, of the same number and drawn from the same words.
+   successor score is taken again. Control: the directions of probes fitted to shuffled places, of the same number, from the same words.
 
-With few single-token numbers (SmolLM2 splits digits) the lists are short and most accuracies come from them: read the manifest's counts.
+With few single-token numbers (SmolLM2 splits digits) most lists end before the places wrap around: read the manifest's counts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from interp.tasks.prompt import generator
 from interp.tasks.succession import Chain, chains
 
 MODULUS = 10
-OTHER_MODULI = (5, 7, 12)
+OTHER_MODULI = (7, 12)
+KIN = {"day_prefixes": "days", "month_prefixes": "months"}
+"""Lists whose words are those of another list, shortened; they are held out with it."""
 FOLDS = 5
 STRENGTH = 1.0
 """Inverse strength of the probe's L2 penalty, on vectors scaled to unit mean square."""
@@ -51,8 +53,8 @@ class OrdinalWords:
     Attributes:
         ids: token ids [word].
         places: place in the list, from 1: [word].
-        lists: number of the list [word].
-        words: number of the word whatever its case and space [word]; groups that must not be split between folds.
+        lists: number of the list, shortened lists being one with their own [word].
+        words: number of the word, however it is written [word]; groups that must not be split between folds.
     """
 
     ids: NDArray[np.int64]
@@ -99,7 +101,7 @@ def successor_probe(
         Result "heads.successor_probe". Columns: score, the successor score that a head loses when the probe's directions are taken out;
         control, the mean loss with the directions of shuffled probes, and spread, the standard deviation of that loss over draws; before
         and after, the scores. Manifest "probe": accuracy on held-out words and lists, with controls, for every modulus, and the counts.
-        Arrays: directions [at most m - 1, d], orthonormal; confusion-free accuracies are in the manifest.
+        Arrays: directions [at most m - 1, d], orthonormal.
 
     Raises:
         OptionError: an unknown option, a modulus below 2, or fewer than two draws.
@@ -159,7 +161,7 @@ def successor_probe(
         "seed": seed,
         "probe": {
             "words": len(found.ids),
-            "by_list": {c.task: int((found.lists == k).sum()) for k, c in _by_task(lists).items()},
+            "by_list": dict(zip(_names(lists), np.bincount(found.lists).tolist(), strict=True)),
             "directions": len(directions),
             "accuracy": accuracies,
         },
@@ -175,14 +177,15 @@ def successor_probe(
 def ordinal_words(lists: Sequence[Chain]) -> OrdinalWords:
     """The distinct tokens of some lists with their places; a token of two lists counts for the first."""
     rows: dict[int, tuple[int, int, int]] = {}
-    tasks = list(dict.fromkeys(chain.task for chain in lists))
+    names = _names(lists)
     words: dict[tuple[str, int], int] = {}
     for chain in lists:
+        name = KIN.get(chain.task, chain.task)
         place = {word.casefold(): k + 1 for k, word in enumerate(ORDINALS[chain.task].words)}
         for word, token in chain.tokens.items():
             at = place[word.strip().casefold()]
-            number = words.setdefault((chain.task, at), len(words))
-            rows.setdefault(token, (at, tasks.index(chain.task), number))
+            number = words.setdefault((name, at), len(words))
+            rows.setdefault(token, (at, names.index(name), number))
     columns = np.array(list(rows.values()), dtype=np.int64).reshape(-1, 3).T
     return OrdinalWords(ids=np.array(list(rows), dtype=np.int64), places=columns[0], lists=columns[1], words=columns[2])
 
@@ -223,6 +226,6 @@ def _probe() -> LogisticRegression:
     return LogisticRegression(C=STRENGTH, max_iter=2000)
 
 
-def _by_task(lists: Sequence[Chain]) -> dict[int, Chain]:
-    """One chain of each list, by the list's number."""
-    return dict(enumerate({chain.task: chain for chain in lists}.values()))
+def _names(lists: Sequence[Chain]) -> list[str]:
+    """Names of the lists in the order of their numbers."""
+    return list(dict.fromkeys(KIN.get(chain.task, chain.task) for chain in lists))

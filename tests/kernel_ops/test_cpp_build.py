@@ -105,18 +105,19 @@ _CASES = "causal sink_window_per_head blocks alibi many_features edit_everything
 _NARROW = """
 import sys
 import torch
-from interp_kernels import build, cpp_ops
+from interp_kernels import ColumnCollect, build, cpp_ops
 build.FLAGS = tuple(f for f in build.FLAGS if not f.startswith("-march")) + tuple(sys.argv[3:])
 sys.path.insert(0, sys.argv[1])
 from kernel_cases import case
 from kernel_checks import assert_attended, assert_columns, run_attention, run_columns, truth_of
+SUMS = ColumnCollect(received=True, diagonals=True, block=5)
 lines = []
 assert cpp_ops.ready(lines.append) == (True, ""), build.failure()
 assert len(lines) == 1, lines
 for name in sys.argv[2].split():
     got = run_attention(case(name), "cpu")
     assert_attended(case(name), got, truth_of(case(name)), "cpu")
-    assert_columns(case(name), got.lse, run_columns(case(name), got.lse, "cpu").stats)
+    assert_columns(case(name), got.lse, run_columns(case(name), got.lse, "cpu", SUMS).stats, SUMS)
 for path in ("native", "widened") if cpp_ops.can_multiply_bfloat16() else ():
     cpp_ops.PREFERRED_BFLOAT16_PATH = path
     half = case("many_features", torch.bfloat16)

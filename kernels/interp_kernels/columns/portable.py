@@ -1,7 +1,4 @@
-"""`columns` in plain torch on any device: row blocks of the map exp(s - lse), summed as they pass.
-
-Counts are kept as integers and turned to floats at the end, so they are exact up to that rounding. No gradients.
-"""
+"""`columns` in plain torch on any device: row blocks of the map exp(s - lse), summed as they pass. No gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ def supports(call: ColumnsCall) -> tuple[bool, str]:
 
 
 def run(call: ColumnsCall) -> dict[str, Tensor]:
-    """The sums asked for, in the working dtype."""
+    """The sums asked for, in the working dtype; counts in float64, which holds them exactly."""
     with torch.no_grad():
         sums = _zeros(call)
         for slab in slabs(call.problem):
@@ -28,7 +25,7 @@ def run(call: ColumnsCall) -> dict[str, Tensor]:
             for block in slab.blocks():
                 prob = weights(slab, block, call.lse)
                 _add(call, here, prob, rows[..., block.rows.start : block.rows.stop], block, slab)
-        return {name: x.to(call.problem.work_dtype) for name, x in sums.items()}
+        return {name: x if x.is_floating_point() else x.double() for name, x in sums.items()}
 
 
 def weights(slab: Slab, block: Block, lse: Tensor) -> Tensor:

@@ -352,12 +352,14 @@ void attention_forward(const Problem& p, const CollectData& collect, float* out,
     if (split * part < p.Nk) sweep(plan, w, split * part, std::min(p.Nk, (split + 1) * part));
     std::swap(states[t], w.state);
   });
-  share<Scratch>(tasks, [&](int64_t task, Scratch& w) {
+  // Not shared: this is little work, and another meeting of the threads costs a decode step more than it saves.
+  Scratch w;
+  for (int64_t task = 0; task < tasks; task++) {
     place(plan, block_of(task), task % plan.heads, w.rows);
     State& whole = states[task * plan.splits];
     for (int64_t k = 1; k < plan.splits; k++) merge(plan.lay, w.rows.n, whole, states[task * plan.splits + k]);
     finish(plan, w.rows, whole, out, lse);
-  });
+  }
 }
 
 }  // namespace ik

@@ -125,6 +125,7 @@ class ColumnCollect:
         diagonals: ``diagonals`` [B, H, S, Nq + Nk - 1], sum of p_ij over each diagonal; index i - j + Nk - 1 (row and key numbers).
         block: size b > 0: ``block_sum`` and ``block_max`` [B, H, ceil(Nq / b), ceil(Nk / b)] over all rows (subsets do not apply).
         histogram: ``histogram_count`` and ``histogram_mass`` [B, H, S, 32]: visible entries with p > 0 by bin min(31, floor(-log2 p)).
+            Counts may come as float64, which holds them exactly past 2**24.
     """
 
     received: bool = True

@@ -197,7 +197,9 @@ def assert_columns(case, lse: Tensor, got: dict[str, Tensor], collect: ColumnCol
     """Judge the results of `columns` against the dense float64 map from the same lse."""
     sums = {name: x for name, x in got.items() if not name.startswith("histogram")}
     assert len(got) - len(sums) == (2 if collect.histogram else 0)
-    assert {x.dtype for x in got.values()} == {working(case)}
+    # Counts may be float64 in any case: past 2**24 float32 does not hold them.
+    wide = {name for name, x in got.items() if x.dtype != working(case)}
+    assert not wide or (wide == {"histogram_count"} and got["histogram_count"].dtype == torch.float64), f"dtypes: {wide}"
     if sums:
         judged = replace(collect, histogram=False)
         truth = Truth.of(
