@@ -117,7 +117,8 @@ class HookedModel:
         """The TransformerLens bridge around `hf` (hook names, run_with_hooks, run_with_cache, W_Q ... W_O), None without an adapter.
 
         Built at first use, because it replaces submodules of `hf` in place and takes a second; runs and statistics are the same with
-        and without it. Attention stays fused until `hook_pattern` or `hook_attn_scores` is hooked.
+        and without it. Attention stays fused until `hook_pattern`, `hook_attn_scores`, `hook_rot_q` ... is hooked (for GPT-2 and GPT-NeoX,
+        whose projections are joint, also `hook_q`, `hook_k`, `hook_v`); a `run` beside such hooks is refused.
         """
         self._alive()
         if not self._bridge_built:

@@ -285,6 +285,16 @@ def masked_tile(t, sink_first, sink_end, near, full, full_end):
 
 
 @triton.jit
+def product(b_a, b_b, b_acc, PRECISION: tl.constexpr):
+    """b_a times b_b (plus b_acc) in float32. The interpreter cannot multiply bfloat16: "widened" gives it the same numbers in float32."""
+    if PRECISION == "widened":
+        b_ab = tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), b_acc, input_precision="ieee")
+    else:
+        b_ab = tl.dot(b_a, b_b, b_acc, input_precision=PRECISION)
+    return b_ab
+
+
+@triton.jit
 def load_rows(p_x, o_row, o_col, stride, rows, cols, MASK_ROWS: tl.constexpr, MASK_COLS: tl.constexpr):
     """A tile of rows, zero beyond the ends; o_row and o_col are broadcastable, the feature stride is 1."""
     p_tile = p_x + o_row.to(tl.int64) * stride + o_col

@@ -20,6 +20,7 @@ from interp_kernels.triton_masks import (
     key_tile_ranges,
     load_lse,
     load_rows,
+    product,
     row_logit_scale,
     tile_weights,
     visible_tile,
@@ -37,7 +38,7 @@ def _weights_of(
     o_d = tl.arange(0, BD)
     b_q = load_rows(p_q.p + b * p_q.b + h * p_q.h, o_i, o_d[None, :], p_q.r, NQ, D, True, True)
     b_k = load_rows(p_k.p + b * p_k.b + (h // group) * p_k.h, o_j, o_d[:, None], p_k.r, NK, D, True, True)
-    b_raw = tl.dot(b_q, b_k, input_precision=PRECISION)
+    b_raw = product(b_q, b_k, None, PRECISION)
     m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
     b_lse = load_lse(p_lse + bh * NQ, o_i, NQ)

@@ -55,7 +55,7 @@ TILINGS: dict[tuple[str, str, int], tuple[Tiling, ...]] = {
     ("attention_topk", "cuda", 256): (_t(16, 64, 4, 2),),
     ("attention_topk", "hip", 256): (_t(16, 64, 4, 1),),
     ("attention_dq", "cuda", 64): (_t(64, 64, 4, 2),),
-    ("attention_dq", "cuda", 128): (_t(64, 64, 4, 2),),
+    ("attention_dq", "cuda", 128): (_t(64, 32, 4, 2),),
     ("attention_dq", "cuda", 256): (_t(32, 32, 8, 1),),
     ("attention_dq", "hip", 64): (_t(64, 64, 4, 1),),
     ("attention_dq", "hip", 128): (_t(64, 32, 4, 1),),
@@ -74,7 +74,7 @@ TILINGS: dict[tuple[str, str, int], tuple[Tiling, ...]] = {
     ("columns_diagonal", "cuda", 256): (_t(32, 32, 8, 1),),
     ("columns_diagonal", "hip", 128): (_t(32, 32, 4, 1),),
     ("columns_diagonal", "hip", 256): (_t(32, 32, 8, 1),),
-    ("columns_histogram", "cuda", 128): (_t(64, 64, 4, 1),),
+    ("columns_histogram", "cuda", 128): (_t(64, 32, 4, 1),),
     ("columns_histogram", "cuda", 256): (_t(32, 32, 8, 1),),
     ("columns_histogram", "hip", 128): (_t(64, 64, 4, 1),),
     ("columns_histogram", "hip", 256): (_t(32, 32, 8, 1),),
@@ -130,7 +130,9 @@ def padded(width: int) -> int:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """Products of float32 are taken in full float32 (TF32 would cost three digits); 16-bit inputs have nothing to lose."""
+    """How `triton_masks.product` multiplies: float32 in full (TF32 would cost three digits), 16-bit inputs exactly in any mode."""
+    if dtype == torch.bfloat16 and interpreted():
+        return "widened"
     return "ieee" if dtype == torch.float32 else "tf32"
 
 

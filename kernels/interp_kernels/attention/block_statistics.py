@@ -16,6 +16,8 @@ from torch import Tensor
 from interp_kernels.row_blocks import Block, Logits
 
 _NONE = float("-inf")
+# Share of the mass below which the keys outside a set are looked at on their own.
+FAINT = 2.0**-12
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,14 @@ def softmax(logits: Logits, sink_logits: Tensor | None, e: Tensor) -> Softmax:
     )
 
 
-def entropy(soft: Softmax) -> Tensor:
-    """Entropy of keys and sink, [b, h, rows]. Needs d to be 0 where hidden, and destroys it: the last to be taken."""
-    of_keys = soft.inverse * (soft.total * soft.log_total - soft.d.mul_(soft.e).sum(-1))
+def weigh_logits(soft: Softmax) -> Tensor:
+    """e d in the place of d, which must be 0 where hidden: what the entropies sum up. The last use of d."""
+    return soft.d.mul_(soft.e)
+
+
+def entropy(soft: Softmax, weighed: Tensor) -> Tensor:
+    """Entropy of keys and sink, [b, h, rows]; `weighed` from `weigh_logits`."""
+    of_keys = soft.inverse * (soft.total * soft.log_total - weighed.sum(-1))
     return of_keys if soft.sink is None else of_keys + soft.sink[1]
 
 
@@ -94,20 +101,41 @@ def distance(soft: Softmax, block: Block, offset: int, scratch: Tensor) -> Tenso
     return torch.mul(soft.e, gap.to(soft.e.dtype), out=scratch).sum(-1) * soft.inverse
 
 
-def rest(logits: Logits, soft: Softmax, left_out: Tensor, t: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-    """(mass, entropy) over the keys outside `left_out` (bool, broadcasts to d), by a softmax of their own; t and e are scratch memory.
+class Rest:
+    """Mass and entropy over the keys outside a set. Made before d is touched, finished with e d.
 
-    Needs d with -inf where hidden, and leaves it so.
+    Sums of e below the row's maximum serve most rows; the entropy log l' - (sum' e d) / l' then subtracts numbers up to
+    -log FAINT, and may err by 16 eps of the dtype in absolute terms. Where the keys left out hold nearly all the mass,
+    the others' e have lost their digits, and those few rows get a softmax of their own.
     """
-    t.copy_(soft.d).masked_fill_(left_out, _NONE)
-    top = t.amax(-1)
-    t.sub_(top.masked_fill(top == _NONE, 0.0)[..., None])
-    torch.exp(t, out=e)
-    total = e.sum(-1)
-    log_total = torch.log(total).masked_fill(total == 0, 0.0)
-    logits.fill_hidden(t.masked_fill_(left_out, 0.0), 0.0)
-    own = torch.where(total > 0, log_total - t.mul_(e).sum(-1) / total, 0.0)
-    return torch.exp(top + log_total - soft.log_total), own
+
+    def __init__(self, soft: Softmax, left_out: Tensor) -> None:
+        """left_out: bool [b or 1, cols]; d is -inf where hidden."""
+        self.soft, self.others = soft, (~left_out).to(soft.e.dtype)
+        self.total = _sum_over(soft.e, self.others)
+        self.faint = self.total < FAINT * soft.total
+        if not bool(self.faint.any()):
+            self.own = None
+            return
+        t = soft.d[self.faint]
+        out = left_out[self.faint.nonzero()[:, 0]] if left_out.shape[0] > 1 else left_out
+        top = t.masked_fill_(out, _NONE).amax(-1, keepdim=True)
+        e = torch.exp(t.sub_(top.masked_fill(top == _NONE, 0.0)))
+        total = e.sum(-1)
+        log_total = torch.log(total).masked_fill(total == 0, 0.0)
+        surprise = torch.where(total > 0, log_total - t.masked_fill_(e == 0, 0.0).mul_(e).sum(-1) / total, 0.0)
+        self.own = torch.exp(top[:, 0] + log_total - soft.log_total[self.faint]), surprise
+
+    def finish(self, weighed: Tensor) -> tuple[Tensor, Tensor]:
+        """(mass, entropy), [b, h, rows]; `weighed` from `weigh_logits`."""
+        some = self.total > 0
+        total = torch.where(some, self.total, 1.0)
+        mass = self.total * self.soft.inverse
+        surprise = torch.log(total) - _sum_over(weighed, self.others) / total
+        surprise = torch.where(some, surprise, 0.0)
+        if self.own is not None:
+            mass[self.faint], surprise[self.faint] = self.own
+        return mass, surprise
 
 
 def windows(soft: Softmax, block: Block, offset: int, sizes: Sequence[int]) -> Tensor:
@@ -148,6 +176,11 @@ def matches(soft: Softmax, row_ids: Tensor, key_ids: Tensor, scratch: Tensor) ->
         same = (rows == key_ids[:, m, None, :]) & (rows >= 0)
         masses.append(torch.mul(soft.e, same[:, None], out=scratch).sum(-1))
     return torch.stack(masses, -1) * soft.inverse[..., None]
+
+
+def _sum_over(x: Tensor, members: Tensor) -> Tensor:
+    """Sum of x [b, h, rows, cols] over the columns of a set, 0 and 1 in members [b or 1, cols]."""
+    return torch.stack([part @ members[min(b, len(members) - 1)] for b, part in enumerate(x)])
 
 
 def _square_sum(x: Tensor) -> Tensor:

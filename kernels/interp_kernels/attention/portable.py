@@ -1,6 +1,6 @@
 """`attention` in plain torch on any device and dtype, by row blocks: exact statistics in O(N) memory, a few passes over each block.
 
-A block holds whole rows, so nothing is rescaled and nothing cancels (see `block_statistics`): all results keep the plain tolerance rule.
+A block holds whole rows, so nothing is rescaled and nothing cancels (see `block_statistics`; `Rest` for the exception).
 Where only out and lse are wanted of a plain causal or full mask on a CPU, torch's own fused kernel gives both.
 """
 
@@ -112,10 +112,10 @@ class _Sweep:
         got: Results = {"lse": soft.lse}
         if wish.topk:
             self._store_largest(block, soft, results)
+        rest = None
         if wish.rest is not None:
-            left_out = part_of_batch(wish.rest, slab.batch)[:, None, None, block.cols.start : block.cols.stop]
-            scratch = slab.buffer("rest", *soft.d.shape), slab.buffer("scratch", *soft.d.shape)
-            got["rest_mass"], got["rest_entropy"] = rows_of.rest(logits, soft, left_out, *scratch)
+            left_out = part_of_batch(wish.rest, slab.batch)[:, block.cols.start : block.cols.stop]
+            rest = rows_of.Rest(soft, left_out)
         if wish.row_max:
             got["row_max"] = soft.row_max
         if wish.prob_square:
@@ -130,12 +130,16 @@ class _Sweep:
             row_ids, key_ids = (part_of_batch(x, slab.batch) for x in wish.match)
             ids = row_ids[..., block.rows.start : block.rows.stop], key_ids[..., block.cols.start : block.cols.stop]
             got["match"] = rows_of.matches(soft, *ids, slab.buffer("scratch", *soft.e.shape))
-        if wish.entropy or wish.logit_moments:
+        if wish.entropy or wish.logit_moments or rest is not None:
             logits.fill_hidden(soft.d, 0.0)
         if wish.logit_moments:
             got["logit_moments"] = rows_of.moments(soft)
-        if wish.entropy:
-            got["entropy"] = rows_of.entropy(soft)
+        if wish.entropy or rest is not None:
+            weighed = rows_of.weigh_logits(soft)
+            if wish.entropy:
+                got["entropy"] = rows_of.entropy(soft, weighed)
+            if rest is not None:
+                got["rest_mass"], got["rest_entropy"] = rest.finish(weighed)
         if soft.sink is not None:
             got["sink_logit_mass"] = soft.sink[0]
         return got | self._products(soft, block)

@@ -20,6 +20,7 @@ from interp_kernels.triton_masks import (
     key_tile_ranges,
     load_rows,
     masked_tile,
+    product,
     raw_gradient,
     row_logit_scale,
     row_tile_ranges,
@@ -78,8 +79,8 @@ def _dq_step(
     o_j = o_n[None, :]
     b_k = load_rows(p_k, o_n[:, None], tl.arange(0, BD)[None, :], k_stride, NK, D, MASKED, PAD_D)
     b_v = load_rows(p_v, o_n[:, None], tl.arange(0, BDV)[None, :], v_stride, NK, DV, MASKED, PAD_DV)
-    b_raw = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)
-    b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
+    b_raw = product(b_q, tl.trans(b_k), None, PRECISION)
+    b_dp = product(b_do, tl.trans(b_v), None, PRECISION)
     m_vis = None
     if MASKED:
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
@@ -107,7 +108,7 @@ def _dq_step(
         ENTROPY,
         BASE_2,
     )
-    return tl.dot(b_ds.to(b_k.dtype), b_k, b_dq, input_precision=PRECISION)
+    return product(b_ds.to(b_k.dtype), b_k, b_dq, PRECISION)
 
 
 @triton.jit
@@ -164,8 +165,8 @@ def _dkdv_step(
     b_do = load_rows(p_do, o_m[:, None], tl.arange(0, BDV)[None, :], do_stride, NQ, DV, MASKED, PAD_DV)
     b_ref, b_inverse, b_c, b_dh = _row_vectors(p_unit, plane, p_c, p_dh, o_i, NQ, ENTROPY)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
-    b_raw = tl.dot(b_k, tl.trans(b_q), input_precision=PRECISION)
-    b_dp = tl.dot(b_v, tl.trans(b_do), input_precision=PRECISION)
+    b_raw = product(b_k, tl.trans(b_q), None, PRECISION)
+    b_dp = product(b_v, tl.trans(b_do), None, PRECISION)
     m_vis = None
     if MASKED:
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
@@ -193,8 +194,8 @@ def _dkdv_step(
         ENTROPY,
         BASE_2,
     )
-    b_dv = tl.dot(b_pw.to(b_do.dtype), b_do, b_dv, input_precision=PRECISION)
-    b_dk = tl.dot(b_ds.to(b_q.dtype), b_q, b_dk, input_precision=PRECISION)
+    b_dv = product(b_pw.to(b_do.dtype), b_do, b_dv, PRECISION)
+    b_dk = product(b_ds.to(b_q.dtype), b_q, b_dk, PRECISION)
     return b_dk, b_dv
 
 

@@ -25,6 +25,7 @@ from interp_kernels.triton_masks import (
     key_tile_ranges,
     load_rows,
     masked_tile,
+    product,
     row_logit_scale,
     tile_logits,
     visible_tile,
@@ -43,7 +44,7 @@ def _row_step(
     o_n = tile * BN + tl.arange(0, BN)
     o_j = o_n[None, :]
     b_k = load_rows(p_k, o_n[:, None], tl.arange(0, BD)[None, :], k_stride, NK, D, MASKED, PAD_D)
-    b_raw = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)
+    b_raw = product(b_q, tl.trans(b_k), None, PRECISION)
     b_s, _ = tile_logits(b_raw, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap)
     m_vis = None
     if MASKED:
@@ -54,7 +55,7 @@ def _row_step(
         MASKED, ENTROPY, MOMENTS, SQUARE, DISTANCE, REST, SETS, MATCHES, WINDOWS, OFFSETS, BASE_2, BN,
     )  # fmt: skip
     b_v = load_rows(p_v, o_n[:, None], tl.arange(0, BDV)[None, :], v_stride, NK, DV, MASKED, PAD_DV)
-    b_acc = tl.dot(b_p.to(b_v.dtype), b_v, b_acc * b_alpha[:, None], input_precision=PRECISION)
+    b_acc = product(b_p.to(b_v.dtype), b_v, b_acc * b_alpha[:, None], PRECISION)
     return st, b_acc
 
 

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from interp_kernels.spec.problem import Problem
 from interp_kernels.triton_args import forward_scale, is_plain
-from interp_kernels.triton_masks import head_limits, load_rows, row_logit_scale, tile_logits, visible_tile, weight
+from interp_kernels.triton_masks import (
+    head_limits,
+    load_rows,
+    product,
+    row_logit_scale,
+    tile_logits,
+    visible_tile,
+    weight,
+)
 from interp_kernels.triton_tiles import launch, map_args
 
 
@@ -47,7 +55,7 @@ def attention_topk_kernel(
     for j0 in range(0, end, BN):
         o_n = j0 + tl.arange(0, BN)
         b_k = load_rows(p_k.p + b * p_k.b + (h // group) * p_k.h, o_n[:, None], o_d, p_k.r, NK, D, True, True)
-        b_raw = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)
+        b_raw = product(b_q, tl.trans(b_k), None, PRECISION)
         b_s, _ = tile_logits(b_raw, mk, ed, b_factor, b, h, o_i, o_n[None, :], NQ, NK, offset, scale, softcap)
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_n[None, :], NQ, NK, offset, CAUSAL)
         b_s = tl.where(m_vis & m_t[:, None], b_s, -float("inf"))

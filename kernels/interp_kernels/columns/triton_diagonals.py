@@ -19,6 +19,7 @@ from interp_kernels.triton_masks import (
     load_lse,
     load_rows,
     member,
+    product,
     row_logit_scale,
     tile_weights,
     upper_width,
@@ -58,7 +59,7 @@ def columns_diagonal_kernel(
         o_key = tl.maximum(o_j, 0)
         b_q = load_rows(p_q.p + b * p_q.b + h * p_q.h, o_i, o_d[None, :], p_q.r, NQ, D, True, True)
         b_k = load_rows(p_k.p + b * p_k.b + (h // group) * p_k.h, o_key, o_d[:, None], p_k.r, NK, D, True, True)
-        b_raw = tl.dot(b_q, b_k, input_precision=PRECISION)
+        b_raw = product(b_q, b_k, None, PRECISION)
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_key, NQ, NK, offset, CAUSAL) & (o_j >= 0)
         b_lse = load_lse(p_lse + bh * NQ, o_i, NQ)
         b_factor = row_logit_scale(ed, b, h, o_i, NQ)

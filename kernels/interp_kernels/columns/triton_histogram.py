@@ -21,6 +21,7 @@ from interp_kernels.triton_masks import (
     key_tile_ranges,
     load_lse,
     load_rows,
+    product,
     row_logit_scale,
     tile_weights,
     visible_tile,
@@ -59,7 +60,7 @@ def columns_histogram_kernel(
         tile = tl.where(index < sinks, sink_first + index, near + index - sinks)
         o_j = (tile * BN + tl.arange(0, BN))[None, :]
         b_k = load_rows(p_k.p + b * p_k.b + (h // group) * p_k.h, o_j, o_d[:, None], p_k.r, NK, D, True, True)
-        b_raw = tl.dot(b_q, b_k, input_precision=PRECISION)
+        b_raw = product(b_q, b_k, None, PRECISION)
         m_vis = visible_tile(mk, ed, limits, b, h, o_i, o_j, NQ, NK, offset, CAUSAL)
         b_x, b_p, _tanh = tile_weights(
             b_raw, b_lse, m_vis, mk, ed, b_factor, b, h, o_i, o_j, NQ, NK, offset, scale, softcap, True

@@ -15,6 +15,7 @@ from interp_kernels.triton_masks import (
     load_lse,
     load_rows,
     member,
+    product,
     row_logit_scale,
     row_tile_ranges,
     tile_weights,
@@ -31,7 +32,7 @@ def _column_step(
 ):  # fmt: skip
     o_i = (row_tile * BM + tl.arange(0, BM))[None, :]
     b_q = load_rows(p_q, o_i, tl.arange(0, BD)[:, None], q_stride, NQ, D, MASKED, PAD_D)
-    b_raw = tl.dot(b_k, b_q, input_precision=PRECISION)
+    b_raw = product(b_k, b_q, None, PRECISION)
     b_factor = row_logit_scale(ed, b, h, o_i, NQ)
     b_lse = load_lse(p_lse, o_i, NQ)
     m_vis = None
