@@ -59,7 +59,9 @@ class Result:
         if by not in self.table.columns:
             raise OptionError(f"no column {by!r}; there are: {', '.join(self.table.columns)}")
         rows = self.table.dropna(subset=[by]).sort_values([by, "layer", "head"], ascending=[False, True, True]).head(k)
-        return [(int(r.layer), int(r.head), float(value)) for r, value in zip(rows.itertuples(), rows[by], strict=True)]
+        return [
+            (int(a), int(b), float(value)) for a, b, value in zip(rows["layer"], rows["head"], rows[by], strict=True)
+        ]
 
     def plot(self, **options: object) -> Any:
         """Draw it as a plotly figure."""

@@ -90,7 +90,7 @@ def copying(
     everything = path.unembedding()
     mean = everything.mean(0)
     chosen = everything[ids.flatten()] - mean
-    some = generator(seed, samples).permutation(pool)[:EIGENVALUE_TOKENS]
+    some = torch.as_tensor(np.random.default_rng(seed).permutation(pool)[:EIGENVALUE_TOKENS], device=model.device)
     circuit = everything[some].T @ weights.effective_embedding(some, embedding)
     shape = (samples, model.layers, model.heads)
     score, control, lowered = np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -181,4 +181,5 @@ def _eigenvalue_score(path: DirectPath, circuit: Tensor, layer: int) -> NDArray[
     inputs = circuit if path.norms == "none" else affine(heads.norm, circuit.shape[1]).direction(circuit)
     small = path.outputs(layer) @ inputs @ heads.values.float()[heads.groups]
     eigenvalues = torch.linalg.eigvals(small.double())
-    return (eigenvalues.real.sum(-1) / eigenvalues.abs().sum(-1)).cpu().numpy()
+    size = eigenvalues.abs().sum(-1)
+    return torch.where(size > 0, eigenvalues.real.sum(-1) / size, 0.0).cpu().numpy()

@@ -30,7 +30,7 @@ from torch import Tensor
 from interp.capture.call import Attended, AttentionCall, Collect
 from interp.errors import OptionError
 from interp.heads.positional import TOKENS_PER_PASS, Kind
-from interp.heads.tables import head_table, named
+from interp.heads.tables import head_table, mean_of, named
 from interp.models.hooked import HookedModel
 from interp.results import Result
 from interp.sinks.protocol import first_tokens, sequences
@@ -182,7 +182,7 @@ def _result(kind: Kind, found: Sequence[dict[str, NDArray[np.float64]]], manifes
     name = kind if kind == "induction" else f"{kind}_token"
     table = head_table(
         score,
-        control=np.nanmean([x[f"{kind} control"] for x in found], axis=0),
+        control=mean_of([x[f"{kind} control"] for x in found]),
         extra={part: np.mean([x[f"{kind} {part}"] for x in found], axis=0) for part in ("mul", "abs")},
     )
     return Result(

@@ -44,7 +44,7 @@ def paper_score(
     """Share of the span's distinct tokens that each head copied: [layer, head] from `copies` [layer, head, step]."""
     wanted = np.unique(span_ids)
     found = [copied[..., generated == token].any(-1) for token in wanted]
-    return np.mean(np.stack(found), axis=0, dtype=np.float64)
+    return np.stack(found).sum(0) / float(len(wanted))
 
 
 def code_score(copied: NDArray[np.bool_], size: int) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_val_score
+from sklearn.model_selection import cross_val_score
 
 from interp.errors import InputDataError, OptionError
 from interp.heads.direct_path import DirectPath, Norms
@@ -119,7 +119,7 @@ def successor_probe(
     if len(found.ids) < LEAST_WORDS:
         raise InputDataError(f"{len(found.ids)} single-token words are too few for a probe; it needs {LEAST_WORDS}")
     weights = read_weights(model)
-    x = weights.effective_embedding(found.ids, embedding).double().cpu().numpy()
+    x = weights.effective_embedding(found.ids.tolist(), embedding).double().cpu().numpy()
     scale = float(np.sqrt(np.square(x - x.mean(0)).mean()))
     centred = (x - x.mean(0)) / scale
     steps, done = 2 + len(OTHER_MODULI) + draws, 0
@@ -132,7 +132,7 @@ def successor_probe(
 
     accuracies = {}
     for m in dict.fromkeys((modulus, *OTHER_MODULI)):
-        accuracies[str(m)] = _accuracies(centred, found, m, generator(seed, m))
+        accuracies[str(m)] = _accuracies(centred, found, m, seed)
         say()
     path = DirectPath(weights, norms)
     streams = weights.effective_embedding(tokens_of(lists), embedding)
@@ -198,28 +198,27 @@ def probe_directions(x: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArr
     return basis[sizes > 1e-6 * sizes[0]]
 
 
-def _accuracies(
-    x: NDArray[np.float64], found: OrdinalWords, modulus: int, draw: np.random.Generator
-) -> dict[str, float]:
+def _accuracies(x: NDArray[np.float64], found: OrdinalWords, modulus: int, seed: int) -> dict[str, float]:
     """Accuracy on held-out words and on held-out lists, each with the same for shuffled places, and the share of the largest class."""
-    labels, shuffled = found.places % modulus, found.shuffled(draw) % modulus
-    by_word, by_list = GroupKFold(FOLDS), LeaveOneGroupOut()
-    several = len(np.unique(found.lists)) > 1
+    measured: dict[str, float] = {}
+    for name, places in (("", found.places), ("_shuffled", found.shuffled(generator(seed, modulus)))):
+        for held, groups, count in (("words", found.words, FOLDS), ("lists", found.lists, len(set(found.lists)))):
+            folds = _folds(groups, count, seed) if count > 1 else []
+            scores = cross_val_score(_probe(), x, places % modulus, cv=folds) if folds else [float("nan")]
+            weights = [len(test) for _, test in folds] or None
+            measured[f"held_out_{held}{name}"] = float(np.average(scores, weights=weights))
+    largest = np.bincount(found.places % modulus).max() / len(found.places)
+    return measured | {"largest_class": float(largest)}
 
-    def accuracy(y: NDArray[np.int64], split: GroupKFold | LeaveOneGroupOut, groups: NDArray[np.int64]) -> float:
-        if isinstance(split, LeaveOneGroupOut) and not several:
-            return float("nan")
-        parts = list(split.split(x, y, groups))
-        scores = cross_val_score(_probe(), x, y, cv=parts)
-        return float(np.average(scores, weights=[len(test) for _, test in parts]))
 
-    return {
-        "held_out_words": accuracy(labels, by_word, found.words),
-        "held_out_words_shuffled": accuracy(shuffled, by_word, found.words),
-        "held_out_lists": accuracy(labels, by_list, found.lists),
-        "held_out_lists_shuffled": accuracy(shuffled, by_list, found.lists),
-        "largest_class": float(np.bincount(labels).max() / len(labels)),
-    }
+def _folds(groups: NDArray[np.int64], count: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Training and test rows of `count` folds of whole groups, dealt at random.
+
+    (scikit-learn's GroupKFold deals group k to fold k mod 5, which would hold out every word of a class modulo 10 together.)
+    """
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    tests = [np.isin(groups, part) for part in np.array_split(order, count)]
+    return [(np.flatnonzero(~test), np.flatnonzero(test)) for test in tests]
 
 
 def _probe() -> LogisticRegression:

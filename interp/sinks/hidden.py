@@ -92,5 +92,6 @@ def norms(model: HookedModel, ids: Sequence[int]) -> pd.DataFrame:
 
 def first_over_others(frame: pd.DataFrame, quantity: str) -> np.ndarray:
     """Ratio first / others of one quantity, one number per layer (median over heads)."""
-    chosen = frame[frame.quantity == quantity]
-    return (chosen["first"] / chosen["others"]).groupby(chosen["layer"]).median().to_numpy()
+    chosen = frame[frame["quantity"] == quantity]
+    ratio = pd.Series(chosen["first"] / chosen["others"])
+    return ratio.groupby(chosen["layer"]).median().to_numpy()

@@ -69,9 +69,9 @@ def piece(pool: Sequence[Sequence[int]], length: int, draw: np.random.Generator)
 
 def first_tokens(model: HookedModel) -> list[int]:
     """The tokens that the model's tokenizer puts in front of every text (its BOS, mostly none or one)."""
-    if model.tokenizer is None or model.tokenizer.bos_token_id is None:
+    bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
+    if not isinstance(bos, int):
         return []
-    bos = int(model.tokenizer.bos_token_id)
     return [bos] if model.encode("a")[:1] == [bos] else []
 
 

@@ -57,7 +57,7 @@ def choose(
     if backend not in get_args(BackendChoice):
         raise ValueError(f"backend: got {backend!r}; valid are {', '.join(get_args(BackendChoice))}")
     candidates = auto_order(device) if backend == "auto" else (backend,)
-    refusals = []
+    refusals: list[str] = []
     for name in candidates:
         if name not in implementations:
             refusals.append(f"{name}: has no {operation}")

@@ -108,7 +108,9 @@ def launch(
         kernel[grid](**args, **constants(kernel, INTERPRETED))
         return
     platform = "cuda" if torch.version.hip is None else "hip"
-    _tuned(kernel, tilings(name, platform, width, dtype))[grid](**args, enable_fp_fusion=True)
+    device = next(x.device for x in args.values() if isinstance(x, Tensor))
+    with torch.cuda.device(device):
+        _tuned(kernel, tilings(name, platform, width, dtype))[grid](**args, enable_fp_fusion=True)
 
 
 def constants(kernel: Any, tiling: Tiling) -> dict[str, int]:

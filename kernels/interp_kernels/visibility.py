@@ -87,9 +87,9 @@ def _visible(mask: Mask, heads: int, queries: int, keys: int, at: _Where) -> Ten
     j = at.j
     pos = at.i + mask.resolved_offset(queries, keys)
     first = j if mask.left is None else j - at.per_batch(mask.left)
-    seen = torch.ones((), dtype=torch.bool, device=j.device)
+    seen: Tensor = torch.ones((), dtype=torch.bool, device=j.device)
     if mask.is_causal or mask.window is not None:
-        seen = j <= pos if mask.is_causal else j < pos + mask.window  # pyright: ignore[reportOperatorIssue]
+        seen = j <= pos if mask.is_causal else j < pos + (mask.window or 0)
         if mask.prefix_length is not None:
             seen = seen | (first < at.per_batch(mask.prefix_length))
     window = at.per_head(mask.head_windows) if mask.head_windows is not None else mask.window

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from interp.errors import InputDataError, OptionError
-from interp.heads import retrieval as r
 from interp.heads import retrieval_score as s
+from interp.heads.retrieval import RETRIEVAL_HEAD, _LineEnd, answer, control_span, retrieval
 from interp.models.planted import planted
 from interp.tasks.prompt import Prompt
 
@@ -80,7 +80,7 @@ def test_answer_f1_by_hand():
 def test_answer_equals_greedy_steps_and_eager_maps(copier):
     model, _ = copier
     prompt = PROMPTS[1]
-    got = r.answer(model, prompt.ids, steps=5, stop="eos", keys=3)
+    got = answer(model, prompt.ids, steps=5, stop="eos", keys=3)
     plain, _ = planted("retrieval", seed=5)
     hf = plain.release()
     hf.set_attn_implementation("eager")
@@ -89,7 +89,7 @@ def test_answer_equals_greedy_steps_and_eager_maps(copier):
         with torch.no_grad():
             out = hf(torch.tensor([ids]), output_attentions=True, use_cache=False)
         row = torch.stack([m[0, :, -1] for m in out.attentions])
-        order = row.sort(-1, descending=True, stable=True)
+        order = torch.sort(row, stable=True, dim=-1, descending=True)
         tops.append(order.indices[..., :3])
         probs.append(order.values[..., :3])
         ids.append(int(out.logits[0, -1].argmax()))
@@ -108,7 +108,7 @@ def test_a_line_ends_behind_the_first_newline_after_text():
             assert skip_special_tokens
             return "".join({1: "\n", 2: " the", 3: " cat", 4: ".\n"}[i] for i in ids)
 
-    rule = r._LineEnd(Spelling(), 2)
+    rule = _LineEnd(Spelling(), 2)
 
     def done(*new):
         return rule(torch.tensor([[4, 4, *new]]), None).tolist()
@@ -125,10 +125,10 @@ def test_control_span_is_elsewhere_in_the_context():
         answer=(1,),
         key_sets={"needle": (8, 14), "answer": (11, 13), "context": (5, 17), "question": (17, 22)},
     )
-    seen = {r.control_span(prompt, "answer", np.random.default_rng(i)) for i in range(200)}
+    seen = {control_span(prompt, "answer", np.random.default_rng(i)) for i in range(200)}
     assert seen == {(5, 7), (6, 8), (14, 16), (15, 17)}
     with pytest.raises(InputDataError, match="no 6 tokens beside 'needle'"):
-        r.control_span(prompt, "needle", np.random.default_rng(0))
+        control_span(prompt, "needle", np.random.default_rng(0))
 
 
 # ------------------------------------------------------------------ the analysis
@@ -136,20 +136,20 @@ def test_control_span_is_elsewhere_in_the_context():
 @pytest.mark.parametrize("seed", [2, 5])
 def test_the_planted_head_and_no_other(form, seed):
     model, places = planted("retrieval", seed=seed)
-    result = r.retrieval(model, PROMPTS, form=form, steps=SIZE)
+    result = retrieval(model, PROMPTS, form=form, steps=SIZE)
     frame = result.frame.set_index(["layer", "head"])
     planted_head = frame.loc[places["retrieval"]]
     assert planted_head.score > 0.9
     assert planted_head.active == 1.0
     assert planted_head.control < 0.05
-    assert frame.drop(index=places["retrieval"]).score.max() < r.RETRIEVAL_HEAD
+    assert frame.drop(index=places["retrieval"]).score.max() < RETRIEVAL_HEAD
     assert len(frame) == 15
 
 
 def test_the_score_reads_patterns_alone():
     model, places = planted(seed=2)
-    frame = r.retrieval(model, PROMPTS, steps=SIZE).frame
-    found = {(int(x.layer), int(x.head)) for x in frame.itertuples() if x.score >= r.RETRIEVAL_HEAD}
+    frame = retrieval(model, PROMPTS, steps=SIZE).frame
+    found = {(int(x.layer), int(x.head)) for x in frame.itertuples() if x.score >= RETRIEVAL_HEAD}
     assert found == {places["retrieval"], places["induction"]}, "the planted induction head attends to the same keys"
 
 
@@ -161,7 +161,7 @@ def test_arrays_grid_and_manifest(copier, tmp_path):
     )
     calls = []
     given = [PROMPTS[0], PROMPTS[1], wrong, PROMPTS[4]]
-    result = r.retrieval(model, given, form="code", steps=2 * SIZE, seed=3, progress=lambda *at: calls.append(at))
+    result = retrieval(model, given, form="code", steps=2 * SIZE, seed=3, progress=lambda *at: calls.append(at))
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert result.arrays["sample"].tolist() == [0, 1, 3]
     assert result.manifest["settings"]["accepted"] == 3
@@ -175,7 +175,7 @@ def test_arrays_grid_and_manifest(copier, tmp_path):
     np.testing.assert_allclose(grid[0, 0], (score[0] + score[2]) / 2)
     np.testing.assert_allclose(grid[0, 1], score[1])
     assert np.isnan(grid[1]).all()
-    again = r.retrieval(model, given, form="code", steps=2 * SIZE, seed=3)
+    again = retrieval(model, given, form="code", steps=2 * SIZE, seed=3)
     np.testing.assert_array_equal(again.arrays["control"], result.arrays["control"])
     saved = type(result).load(result.save(tmp_path / "retrieval"))
     assert saved.top(1)[0][:2] == places["retrieval"]
@@ -184,12 +184,12 @@ def test_arrays_grid_and_manifest(copier, tmp_path):
 def test_prompts_that_cannot_be_scored_are_refused(copier):
     model, _ = copier
     with pytest.raises(OptionError, match="steps must be at least 1"):
-        r.retrieval(model, PROMPTS, steps=0)
+        retrieval(model, PROMPTS, steps=0)
     with pytest.raises(OptionError, match="fit into the 1024 tokens"):
-        r.retrieval(model, PROMPTS, steps=1000)
+        retrieval(model, PROMPTS, steps=1000)
     with pytest.raises(InputDataError, match="no key set 'needle2'"):
-        r.retrieval(model, PROMPTS, span="needle2")
+        retrieval(model, PROMPTS, span="needle2")
     with pytest.raises(InputDataError, match="0 of 2 answers were accepted"):
-        r.retrieval(model, [Prompt(
+        retrieval(model, [Prompt(
             ids=p.ids, answer=p.answer, key_sets=p.key_sets, meta={"answer": "nothing of the kind"}
         ) for p in PROMPTS[:2]], steps=2)  # fmt: skip

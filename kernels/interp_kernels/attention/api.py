@@ -43,7 +43,7 @@ class Attended:
 
     out: Tensor
     lse: Tensor
-    stats: dict[str, Tensor] = field(default_factory=dict)
+    stats: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     backend: str
 
 

@@ -186,4 +186,4 @@ def _sum_over(x: Tensor, members: Tensor) -> Tensor:
 def _square_sum(x: Tensor) -> Tensor:
     # One pass and no square in memory.
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return norm.square()
+    return norm * norm  # pyright: ignore[reportUnknownVariableType]

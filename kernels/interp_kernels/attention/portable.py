@@ -9,9 +9,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from interp_kernels.attention import block_statistics as rows_of
 from interp_kernels.attention.api import AttentionCall
 from interp_kernels.attention.backward import differentiable, without_gradient
+from interp_kernels.attention.block_statistics import (
+    Rest,
+    Softmax,
+    distance,
+    entropy,
+    matches,
+    moments,
+    offsets,
+    prob_square,
+    softmax,
+    weigh_logits,
+    windows,
+)
 from interp_kernels.attention.largest import largest
 from interp_kernels.row_blocks import Block, Slab, part_of_batch, part_of_rows, slabs
 
@@ -108,43 +120,43 @@ class _Sweep:
         """Everything asked for of the rows of a block, [b, h, rows, ...]; topk goes to `results` at once, by its own rows."""
         wish, slab, offset = self.wish, self.slab, self.slab.problem.offset
         logits = slab.logits(block)
-        soft = rows_of.softmax(logits, slab.problem.sink_logits, slab.buffer("e", *logits.s.shape))
+        soft = softmax(logits, slab.problem.sink_logits, slab.buffer("e", *logits.s.shape))
         got: Results = {"lse": soft.lse}
         if wish.topk:
             self._store_largest(block, soft, results)
         rest = None
         if wish.rest is not None:
             left_out = part_of_batch(wish.rest, slab.batch)[:, block.cols.start : block.cols.stop]
-            rest = rows_of.Rest(soft, left_out)
+            rest = Rest(soft, left_out)
         if wish.row_max:
             got["row_max"] = soft.row_max
         if wish.prob_square:
-            got["prob_square"] = rows_of.prob_square(soft)
+            got["prob_square"] = prob_square(soft)
         if wish.distance:
-            got["distance"] = rows_of.distance(soft, block, offset, slab.buffer("scratch", *soft.e.shape))
+            got["distance"] = distance(soft, block, offset, slab.buffer("scratch", *soft.e.shape))
         if wish.windows:
-            got["windows"] = rows_of.windows(soft, block, offset, wish.windows)
+            got["windows"] = windows(soft, block, offset, wish.windows)
         if wish.offsets:
-            got["offsets"] = rows_of.offsets(soft, block, offset, wish.offsets)
+            got["offsets"] = offsets(soft, block, offset, wish.offsets)
         if wish.match is not None:
             row_ids, key_ids = (part_of_batch(x, slab.batch) for x in wish.match)
             ids = row_ids[..., block.rows.start : block.rows.stop], key_ids[..., block.cols.start : block.cols.stop]
-            got["match"] = rows_of.matches(soft, *ids, slab.buffer("scratch", *soft.e.shape))
+            got["match"] = matches(soft, *ids, slab.buffer("scratch", *soft.e.shape))
         if wish.entropy or wish.logit_moments or rest is not None:
             logits.fill_hidden(soft.d, 0.0)
         if wish.logit_moments:
-            got["logit_moments"] = rows_of.moments(soft)
+            got["logit_moments"] = moments(soft)
         if wish.entropy or rest is not None:
-            weighed = rows_of.weigh_logits(soft)
+            weighed = weigh_logits(soft)
             if wish.entropy:
-                got["entropy"] = rows_of.entropy(soft, weighed)
+                got["entropy"] = entropy(soft, weighed)
             if rest is not None:
                 got["rest_mass"], got["rest_entropy"] = rest.finish(weighed)
         if soft.sink is not None:
             got["sink_logit_mass"] = soft.sink[0]
         return got | self._products(soft, block)
 
-    def _products(self, soft: rows_of.Softmax, block: Block) -> Results:
+    def _products(self, soft: Softmax, block: Block) -> Results:
         """out and key_sets. With factors, e is destroyed."""
         slab, cols, got = self.slab, slice(block.cols.start, block.cols.stop), {}
         lead = soft.row_max.shape
@@ -162,7 +174,7 @@ class _Sweep:
             out = out * part_of_rows(self.edit.gate, block.rows).to(out.dtype)[..., None]
         return {**got, "out": out}
 
-    def _store_largest(self, block: Block, soft: rows_of.Softmax, results: Results) -> None:
+    def _store_largest(self, block: Block, soft: Softmax, results: Results) -> None:
         wish, slab, rows = self.wish, self.slab, block.rows
         if wish.topk_rows is None:
             local, place = slice(None), slice(rows.start, rows.stop)

@@ -36,7 +36,7 @@ class ColumnsCall:
 class Columns:
     """Result of `columns`: `stats` by the names of `ColumnCollect` (float32, float64 from `reference`) and the backend that ran."""
 
-    stats: dict[str, Tensor] = field(default_factory=dict)
+    stats: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     backend: str
 
 

@@ -5,7 +5,7 @@ The names of the fields are the names of the results in `Attended.stats`; p_ij i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -77,21 +77,18 @@ class Collect:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is asked for."""
-        return not any(
-            bool(value) if not isinstance(value, Tensor | tuple) else len(value)
-            for value in (getattr(self, f.name) for f in fields(self))
-            if value is not None
-        )
+        flags = self.entropy or self.row_max or self.logit_moments or self.prob_square or self.distance
+        sets = any(x is not None for x in (self.key_sets, self.rest, self.match))
+        return not (flags or sets or self.topk or self.windows or self.offsets)
 
     def to(self, device: torch.device | str) -> Collect:
         """The same wish with its tensors on `device`."""
 
-        def move(x: object) -> object:
-            if isinstance(x, Tensor):
-                return x.to(device)
-            return tuple(move(y) for y in x) if isinstance(x, tuple) else x
-
-        return Collect(**{f.name: move(getattr(self, f.name)) for f in fields(self)})  # pyright: ignore[reportArgumentType]
+        moved: dict[str, Tensor] = {
+            f.name: x.to(device) for f in fields(self) if isinstance(x := getattr(self, f.name), Tensor)
+        }
+        match = None if self.match is None else (self.match[0].to(device), self.match[1].to(device))
+        return replace(self, match=match, **moved)
 
     def check(self, batch: int, queries: int, keys: int) -> None:
         """Raise ValueError, naming every mismatch, if a tensor does not fit a call of these sizes."""

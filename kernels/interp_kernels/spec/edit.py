@@ -98,7 +98,7 @@ class Edit:
     def check(self, batch: int, heads: int, queries: int, keys: int) -> None:
         """Raise ValueError, naming every mismatch, if this edit cannot serve a call of these sizes."""
         last = {"logit_scale": (queries, 1), "key_bias": (keys,), "gate": (queries, 1), "sets": (keys,)}
-        bad = []
+        bad: list[str] = []
         for name in ("logit_scale", "key_bias", "sets", "factors", "gate"):
             x = getattr(self, name)
             if x is None:
