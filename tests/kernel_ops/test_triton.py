@@ -76,7 +76,7 @@ def small(name, mask, **options):
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 @pytest.mark.parametrize("part", ["own", *SHARED])
 def test_under_the_interpreter(part):
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="Triton is not installed")
     chosen = [str(HERE / "test_triton.py")] if part == "own" else [f"{HERE / part}::{test}" for test in SHARED[part]]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

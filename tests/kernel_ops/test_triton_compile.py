@@ -44,7 +44,7 @@ def check(rows):
 @pytest.mark.parametrize("dim", ["64", "128"])
 @pytest.mark.parametrize("chip", ["sm_90", "gfx942"])
 def test_what_a_run_launches_fits_the_chip(chip, dim):
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="Triton is not installed")
     check(compiled("--chips", chip, "--dims", dim, "--first"))
 
 
@@ -53,12 +53,12 @@ def test_what_a_run_launches_fits_the_chip(chip, dim):
 @pytest.mark.parametrize("dim", ["64", "128", "256"])
 @pytest.mark.parametrize("chip", ["sm_80", "sm_90", "sm_100", "gfx942"])
 def test_every_tiling_fits_every_chip(chip, dim, dtype):
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="Triton is not installed")
     check(compiled("--chips", chip, "--dims", dim, "--dtypes", dtype))
 
 
 def test_a_spill_and_too_much_shared_memory_are_seen():
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="Triton is not installed")
     sys.path.insert(0, str(SCRIPT.parent))
     from triton_compile import Row
 
