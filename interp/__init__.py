@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from interp import stats, tasks
+    from interp import heads, interventions, sinks, stats, tasks
     from interp.batch.scan import scan
     from interp.capture.run import Run
     from interp.maps.attention_map import AttentionMap
@@ -31,8 +31,11 @@ __all__ = [
     "Run",
     "__version__",
     "available_models",
+    "heads",
+    "interventions",
     "load",
     "scan",
+    "sinks",
     "stats",
     "tasks",
     "tiny",
@@ -49,7 +52,7 @@ _NAMES = {
     "tiny": "interp.models.toy",
     "wrap": "interp.models.hooked",
 }
-_MODULES = frozenset({"stats", "tasks"})
+_MODULES = frozenset({"heads", "interventions", "sinks", "stats", "tasks"})
 
 
 def __getattr__(name: str) -> object:

@@ -176,7 +176,7 @@ def positional(
     runs = {"score": given, "control": shuffled} if set(kinds) - {"previous"} else {"score": given}
     offsets = _offsets(drawn)
     start = sequences[0].rows["first"][0]
-    measured: dict[str, NDArray[np.float64]] = {}
+    measured: dict[str, NDArray[np.float32]] = {}
     for name, ids in runs.items():
         done = 0 if name == "score" else samples
 

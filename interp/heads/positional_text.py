@@ -20,7 +20,7 @@ and where, and breaks only that the row itself has the token. For previous it is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import Final, get_args
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from interp.tasks.corpus import corpus
 from interp.tasks.prompt import generator
 
 OFFSETS = (0, 1, 2)
-MATCHES = ("duplicate", "first", "induction", "duplicate control", "induction control")
+MATCHES: Final[tuple[str, ...]] = ("duplicate", "first", "induction", "duplicate control", "induction control")
 
 
 def positional_text(
@@ -129,7 +129,7 @@ def _quantities(
     matched: NDArray[np.float64], offset: NDArray[np.float64], ids: NDArray[np.int64], dealt: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
     """Scores, controls, mul and abs of one text, by kind: [layer, head] each."""
-    mass = dict(zip(MATCHES, np.moveaxis(matched, -1, 0), strict=True))
+    mass: dict[str, NDArray[np.float64]] = dict(zip(MATCHES, np.moveaxis(matched, -1, 0), strict=True))
     itself, previous, second = np.moveaxis(offset, -1, 0)
     n = len(ids)
     found = {

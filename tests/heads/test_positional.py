@@ -282,6 +282,18 @@ def test_the_control_of_text_is_the_same_targets_dealt_to_other_rows():
         np.testing.assert_allclose(results[kind].frame.control, np.mean(values, axis=0).reshape(-1), atol=1e-6)
 
 
+def test_a_text_without_a_repeated_token_says_nothing_about_duplicates():
+    model, places = planted()
+    text = " ".join(f"w{k}" for k in range(1, 91))
+    found = positional_text(model, texts=[text], tokens=40, samples=2)
+    for kind in ("duplicate", "induction"):
+        frame = found[kind].frame
+        assert frame.score.isna().all() and frame.spread.isna().all()
+        assert (frame["mul"] == 0.0).all()
+        assert found[kind].top(3) == []
+    assert found["previous"].top(1)[0][:2] == places["previous"]
+
+
 def test_text_that_cannot_be_measured_is_refused():
     model = tiny("gpt2")
     with pytest.raises(InputDataError, match="no text has 900 tokens"):

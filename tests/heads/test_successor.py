@@ -74,30 +74,17 @@ def test_a_tie_is_no_success():
     assert frame["embed/model"][place] == frame["embed+mlp/none"][place] == 1.0
 
 
-def test_candidates_are_all_words_or_those_that_follow_one():
-    model, place = planted_successor(step=-1)  # w6 -> w5: the word before
-    lists = [numbered("days", [10, 11, 12]), numbered("numbers", [21, 20])]
-    for candidates, score in (("words", 1 / 3), ("targets", 2 / 3)):
-        frame = successor(model, embedding="embed", candidates=candidates, lists=lists).frame.set_index(
-            ["layer", "head"]
-        )
-        # days: 10 -> 11? no; 11 -> 12? with 10 among the candidates no, and without it neither is raised (a tie or noise decides)
-        assert frame.numbers[place] == 1.0
-        assert frame.score[place] in (pytest.approx(score), pytest.approx(1 / 3), pytest.approx(2 / 3))
-        if candidates == "words":
-            assert frame.days[place] == 0.0
-
-
 def test_the_micro_average_weighs_tasks_by_their_pairs():
     model, place = planted_successor()
     lists = [numbered("days", range(10, 17)), numbered("months", [50, 48, 46])]
     row = successor(model, embedding="embed", lists=lists).frame.set_index(["layer", "head"]).loc[place]
-    assert (row.days, row.months) == (1.0, pytest.approx(row.months))
+    assert row.days == 1.0
+    assert row.months < 1.0, "46 and 48 are two less, not one more"
     assert row.score == pytest.approx((6 * row.days + 2 * row.months) / 8)
     assert row.spread == pytest.approx(np.std([row.days, row.months], ddof=1))
 
 
-def written_out(model, lists, embedding, norms):
+def written_out(model, lists, embedding, norms, candidates="words"):
     """Score [layer, head] of a Llama, from its matrices in float64, head by head and word by word."""
     hf, eps = model.hf, model.hf.config.rms_norm_eps
 
@@ -127,7 +114,7 @@ def written_out(model, lists, embedding, norms):
     pairs = 0
     unembed = array(hf.lm_head.weight) * (array(hf.model.norm.weight) if norms == "model" else 1.0)
     for row in lists:
-        options = list(row.tokens.values())
+        options = list(row.tokens.values()) if candidates == "words" else sorted({t for _, t in row.pairs})
         for s, t in row.pairs:
             pairs += 1
             for layer, block in enumerate(hf.model.layers):
@@ -151,6 +138,20 @@ def test_every_variant_written_out_on_llama():
             np.testing.assert_allclose(frame[f"{embedding}/{norms}"], want.reshape(-1), atol=1e-12)
             assert want.max() > 0
     assert (frame.score == frame["mlp/model"]).all()
+
+
+def test_candidates_are_all_words_or_those_that_follow_one():
+    model = tiny("llama")
+    lists = [numbered("days", [20, 21, 22]), numbered("numbers", [31, 30]), numbered("letters", range(100, 117))]
+    scores = {}
+    for candidates in ("words", "targets"):
+        want = written_out(model, lists, "embed", "model", candidates)
+        result = successor(model, embedding="embed", candidates=candidates, lists=lists)
+        scores[candidates] = result.frame.score.to_numpy()
+        np.testing.assert_allclose(scores[candidates], want.reshape(-1), atol=1e-12)
+        assert candidates == "words" or (result.frame.numbers == 1.0).all(), "one candidate is always the largest"
+    assert (scores["targets"] >= scores["words"]).all()
+    assert (scores["targets"] > scores["words"]).any()
 
 
 def test_final_norms_that_centre_and_bias_count_only_by_their_linear_part():
@@ -218,7 +219,7 @@ def test_words_keep_their_places_through_case_and_gaps():
 def test_the_probe_finds_a_planted_code_and_its_ablation_takes_the_score_away():
     """Letters whose embeddings are a code of their place modulo 10 and noise, and a head that turns the code by one."""
     model = tiny("llama")
-    lists = [c for c in chains(model.tokenizer, tasks=["letters", "numbers"])]
+    lists = chains(model.tokenizer, tasks=["letters", "numbers"])
     words = ordinal_words(lists)
     size = 42
     embedding, unembedding = model.hf.model.embed_tokens.weight.data, model.hf.lm_head.weight.data
@@ -234,22 +235,18 @@ def test_the_probe_finds_a_planted_code_and_its_ablation_takes_the_score_away():
     attention.o_proj.weight.data[:, 20:30] = 0.0
     for k in range(10):
         attention.o_proj.weight.data[10 + (k + 1) % 10, 20 + k] = 1.0
-    digits = [c for c in lists if c.task == "numbers"]
     result = successor_probe(model, embedding="embed", norms="none", lists=lists, draws=3)
     frame = result.frame.set_index(["layer", "head"])
     accuracy = result.manifest["probe"]["accuracy"]["10"]
-    assert accuracy["held_out_words"] > 0.95
-    # from digits alone nothing can be learnt of J and T, whose places are 0 modulo 10
+    # J and T alone have places that are 0 modulo 10: nothing is learnt of them where both are held out, nor from digits
+    assert accuracy["held_out_words"] >= 57 / 61
     assert accuracy["held_out_lists"] == pytest.approx(57 / 61)
     assert accuracy["held_out_words_shuffled"] < 0.4
     assert result.arrays["directions"].shape == (9, size)
-    alone = successor(model, embedding="embed", norms="none", lists=digits).frame.set_index(["layer", "head"])
-    assert alone.score[1, 2] == 1.0
-    assert (
-        frame.before[1, 2]
-        == successor(model, embedding="embed", norms="none", lists=lists).frame.set_index(["layer", "head"]).score[1, 2]
-    )
-    assert frame.score[1, 2] == pytest.approx(frame.before[1, 2] - frame.after[1, 2])
+    # letters of one place modulo 10 tie, so only the 8 pairs of digits are successes
+    assert frame.before[1, 2] == pytest.approx(8 / 58)
+    assert frame.after[1, 2] <= 2 / 58
+    assert frame.score[1, 2] >= 6 / 58
 
 
 def test_a_probe_needs_words_and_draws():

@@ -62,7 +62,8 @@ def attention(
 ) -> Attended:
     """Attend, and measure while attending.
 
-    Differentiable in q, k, v (and sink_logits) through ``out``, ``lse`` and ``stats["entropy"]``.
+    Differentiable in q, k, v and sink_logits (with `portable` and `reference` also in the tensors of `edit`) through
+    ``out``, ``lse`` and ``stats["entropy"]``.
 
     Args:
         q: [B, H, Nq, D], after rotary and QK norm.
