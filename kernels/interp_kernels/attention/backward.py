@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -61,7 +61,8 @@ def differentiable(call: AttentionCall, forward: Forward) -> tuple[Tensor, Tenso
         with torch.no_grad():
             return forward(call)
     names: list[str] = []
-    flat: tuple[Tensor, ...] = _Attention.apply(call, forward, names, *tensors)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    applied = _Attention.apply(call, forward, names, *tensors)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    flat = cast("tuple[Tensor, ...]", applied)
     results = dict(zip(names, flat, strict=True))
     return results.pop("out"), results.pop("lse"), results
 
@@ -105,7 +106,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] (once_differentiable hides the names)
+        ctx: Any, *grad_outputs: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors
         given = dict(zip(ctx.names, grad_outputs, strict=True))
         d_out, d_lse, d_entropy = (given.get(name) for name in DIFFERENTIABLE)

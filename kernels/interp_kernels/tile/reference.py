@@ -26,5 +26,5 @@ def run(call: TileCall) -> Tensor:
 
 
 def _bins(edges: Tensor) -> itertools.pairwise[tuple[int, int]]:
-    numbers: list[int] = edges.tolist()  # pyright: ignore[reportUnknownMemberType]
+    numbers: list[int] = edges.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return itertools.pairwise(numbers)
