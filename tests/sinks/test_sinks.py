@@ -86,7 +86,9 @@ def test_phi_and_massive_activations_on_a_hand_made_residual():
     torch.testing.assert_close(values[3, 0], torch.tensor(3000 / rms))
     torch.testing.assert_close(values[:2], torch.ones(2, 4))
     found = massive_activations(states)
-    assert set(zip(found.layer, found.token, found.feature, strict=True)) == {(x, 0, d) for x in (2, 3, 4) for d in (7, 31)}
+    assert set(zip(found.layer, found.token, found.feature, strict=True)) == {
+        (x, 0, d) for x in (2, 3, 4) for d in (7, 31)
+    }
     assert found[found.feature == 7].activation.unique().tolist() == [-3000.0]
 
 

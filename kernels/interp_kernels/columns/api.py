@@ -76,9 +76,13 @@ def columns(
         rows = torch.ones(1, 1, problem.queries, dtype=torch.bool, device=q.device)
     rows = rows if rows.ndim == 3 else rows.unsqueeze(0)
     if rows.dtype != torch.bool or rows.shape[0] not in (1, problem.batch) or rows.shape[2] != problem.queries:
-        raise ValueError(f"rows: wanted bool [S, {problem.queries}] or [{problem.batch}, S, {problem.queries}], got {rows.dtype} {tuple(rows.shape)}")
+        raise ValueError(
+            f"rows: wanted bool [S, {problem.queries}] or [{problem.batch}, S, {problem.queries}], got {rows.dtype} {tuple(rows.shape)}"
+        )
     if not 1 <= rows.shape[1] <= MAX_ROW_SUBSETS:
         raise ValueError(f"rows: wanted 1 to {MAX_ROW_SUBSETS} subsets, got {rows.shape[1]}")
-    call = ColumnsCall(problem=problem, lse=lse, rows=rows.to(q.device), collect=ColumnCollect() if collect is None else collect)
+    call = ColumnsCall(
+        problem=problem, lse=lse, rows=rows.to(q.device), collect=ColumnCollect() if collect is None else collect
+    )
     name, implementation = choose("columns", IMPLEMENTATIONS, backend, call, q.device)
     return Columns(stats=implementation.run(call), backend=name)

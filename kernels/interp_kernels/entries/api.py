@@ -61,7 +61,9 @@ def entries(
     if lse.shape != q.shape[:3]:
         raise ValueError(f"lse: wanted {tuple(q.shape[:3])}, got {tuple(lse.shape)}")
     if i.ndim != 1 or i.shape != j.shape or i.is_floating_point() or j.is_floating_point():
-        raise ValueError(f"i, j: wanted two integer tensors [E], got {i.dtype} {tuple(i.shape)} and {j.dtype} {tuple(j.shape)}")
+        raise ValueError(
+            f"i, j: wanted two integer tensors [E], got {i.dtype} {tuple(i.shape)} and {j.dtype} {tuple(j.shape)}"
+        )
     for name, x, n in (("i", i, problem.queries), ("j", j, problem.keys)):
         if len(x) and not 0 <= int(x.min()) <= int(x.max()) < n:
             raise ValueError(f"{name}: wanted numbers in [0, {n}), got {int(x.min())} to {int(x.max())}")

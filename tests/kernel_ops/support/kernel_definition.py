@@ -68,11 +68,13 @@ class Order:
         part: q is multiplied by scale / part before the product, which is multiplied by part; None: by scale after it.
         features_reversed: from which end the products are summed.
         halves: sum the two halves of the features apart, then add them.
+        base_two: take the logits to base two and back.
     """
 
     part: float | None = None
     features_reversed: bool = False
     halves: bool = False
+    base_two: bool = False
 
     def product(self, q: Tensor, k: Tensor, scale: float) -> Tensor:
         """scale q.k, [Nq, Nk]."""
@@ -84,8 +86,7 @@ class Order:
 
 
 ORDERS = (Order(), Order(part=1.0))
-_PARTS = (None, 1.0, 3.0, 0.7, 11.0, 0.3)
-MORE_ORDERS = tuple(Order(*choice) for choice in itertools.product(_PARTS, (False, True), (False, True)))
+MORE_ORDERS = tuple(Order(*choice) for choice in itertools.product((None, 1.0, 3.0, 0.7), *[(False, True)] * 3))
 
 
 def logits(case, dtype: torch.dtype, order: Order = ORDERS[0]) -> tuple[Tensor, Tensor]:
@@ -113,6 +114,8 @@ def logits(case, dtype: torch.dtype, order: Order = ORDERS[0]) -> tuple[Tensor, 
                 s = s * edit.logit_scale.expand(batch, heads, -1)[b, h].to(dtype)[:, None]
             if edit is not None and edit.key_bias is not None:
                 s = s + edit.key_bias.expand(batch, heads, -1)[b, h].to(dtype)[None, :]
+            if order.base_two:
+                s = (s * math.log2(math.e)) * math.log(2.0)
             maps.append(torch.where(seen[b, h], s, torch.full_like(s, -INF)))
     s = torch.stack(maps).view(batch, heads, queries, keys)
     return s, s.detach() > -INF
