@@ -51,7 +51,7 @@ def test_each_field_of_columns_alone(name, field, backend):
     check_columns(case(name), backend, ColumnCollect(**{"received": False, field: True}))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize("name", FEW)
 def test_columns_of_other_dtypes(name, dtype, backend):
     check_columns(case(name, dtype), backend, ColumnCollect(received=True, diagonals=True, block=5, histogram=True))

@@ -30,7 +30,7 @@ def test_gradients_of_one_result_alone(name, part, backend):
     assert_gradients(case(name), backend, parts=(part,))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", ["causal", "features_64", "softcap_sink_window"])
 def test_gradients_of_narrow_dtypes(name, dtype, backend):
     assert_gradients(case(name, dtype), backend)

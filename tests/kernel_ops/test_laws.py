@@ -205,7 +205,7 @@ def test_portable_gives_the_same_whatever_its_blocks(name, entries, monkeypatch)
 
 
 @pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_out_and_lse_alone_are_those_of_the_full_sweep(name, dtype, backend):
     """Nothing asked for may take a fused path of its own."""
     problem = case(name, dtype)

@@ -77,12 +77,7 @@ class Row:
     @property
     def fits(self) -> bool:
         """No spill, and shared memory within the chip's limit."""
-        return self.spills == 0 and self.shared_fits
-
-    @property
-    def shared_fits(self) -> bool:
-        """Shared memory within the chip's limit."""
-        return self.shared <= SHARED_LIMIT[self.chip]
+        return self.spills == 0 and self.shared <= SHARED_LIMIT[self.chip]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +259,7 @@ def main() -> None:
             taken = (row.registers, row.spills, row.scalar_spills, row.shared)
             print(f"| {' | '.join(map(str, (*what, *taken)))} |", flush=True)
         else:
-            print(json.dumps({**asdict(row), "fits": row.fits, "shared_fits": row.shared_fits}), flush=True)
+            print(json.dumps({**asdict(row), "fits": row.fits}), flush=True)
 
 
 if __name__ == "__main__":
