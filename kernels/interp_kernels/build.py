@@ -199,7 +199,8 @@ def _machine() -> str:
 
 def _last_words(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower()]
+    # The loader's own line comes first and holds the whole command; what the compiler said is of use.
+    errors = [line for line in lines if "error:" in line]
     return (errors or lines or [type(error).__name__])[0][:300]
 
 

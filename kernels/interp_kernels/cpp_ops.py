@@ -22,7 +22,7 @@ HISTOGRAM_BINS = 32
 _ARGUMENTS = 16
 _Q, _K, _V, _SINK = 0, 1, 2, 5
 # Where the results with a gradient stand among its results.
-_OUT, _LSE, _ENTROPY = 0, 1, 2
+_OUT, _LSE, _LSE_LOW, _ENTROPY = 0, 1, 2, 3
 _ENTROPY_BIT = 1
 
 # As in csrc/half.h.
@@ -107,6 +107,7 @@ def _fake_attention(
     return (
         wanted(True, v.shape[3]),
         wanted(True),
+        wanted(True),
         wanted(bool(wish & 1)),
         wanted(bool(wish & 2)),
         wanted(bool(wish & 4), 2),
@@ -134,6 +135,7 @@ def _fake_backward(
     edit: MaybeTensors,
     v: Tensor,
     lse: Tensor,
+    lse_low: Tensor,
     grad_out: Tensor,
     base: Tensor,
     grad_entropy: Tensor | None,
@@ -214,11 +216,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     }
     ctx.lists = len(mask)
     ctx.has_entropy = bool(wish & _ENTROPY_BIT)
-    ctx.save_for_backward(q, k, v, sink_logits, *mask, *edit, output[_OUT], output[_LSE], output[_ENTROPY])
+    ctx.save_for_backward(q, k, v, sink_logits, *mask, *edit, output[_OUT], output[_LSE], output[_LSE_LOW], output[_ENTROPY])
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-    q, k, v, sink_logits, *rest, out, lse, entropy = ctx.saved_tensors
+    q, k, v, sink_logits, *rest, out, lse, lse_low, entropy = ctx.saved_tensors
     mask, edit = rest[: ctx.lists], rest[ctx.lists :]
     given = grads[_OUT]
     grad_out = torch.zeros_like(out) if given is None else given.contiguous()
@@ -231,14 +233,14 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         base = base - grad_entropy * entropy
     base = base.contiguous()
     gq, gk, gv = torch.ops.interp_kernels_cpu.attention_backward(
-        q.float(), k.float(), ctx.scale, ctx.softcap, mask, ctx.mask_ints, edit, v.float(), lse, grad_out, base, grad_entropy
+        q.float(), k.float(), ctx.scale, ctx.softcap, mask, ctx.mask_ints, edit, v.float(), lse, lse_low, grad_out, base, grad_entropy
     )  # fmt: skip
     result: list[Any] = [None] * _ARGUMENTS
     for place, length in ctx.tensor_lists.items():
         result[place] = [None] * length
     result[_Q], result[_K], result[_V] = gq.to(q.dtype), gk.to(k.dtype), gv.to(v.dtype)
     if sink_logits is not None:
-        below = sink_logits[:, None] - lse
+        below = sink_logits[:, None] - lse - lse_low
         slope = base if grad_entropy is None else base - grad_entropy * below
         result[_SINK] = (below.exp() * slope).sum((0, 2))
     return tuple(result)

@@ -47,7 +47,7 @@ def test_a_failing_build_is_remembered(fresh_process, monkeypatch):
 
     def broken(*args):
         tries.append(args)
-        raise RuntimeError("noise\nx.cpp:1: error: no such thing\nmore noise")
+        raise RuntimeError("Error building extension: c++ -c x.cpp\nx.cpp:1: error: no such thing\nmore noise")
 
     monkeypatch.setattr(build, "_compile", broken)
     for _ in range(3):

@@ -209,7 +209,7 @@ def test_opcheck(name):
     torch.library.opcheck(ops.entries, (*shared, lse, torch.tensor([0, 3]), torch.tensor([1, 2])))
     torch.library.opcheck(ops.tile, (*shared, lse, torch.tensor([0, 3, 9]), torch.tensor([1, 2, 20]), False))
     grad = torch.randn(*c.q.shape[:3], c.v.shape[3])
-    torch.library.opcheck(ops.attention_backward, (*shared, c.v, lse, grad, lse, lse))
+    torch.library.opcheck(ops.attention_backward, (*shared, c.v, lse, lse, grad, lse, lse))
 
 
 def test_survives_torch_compile():

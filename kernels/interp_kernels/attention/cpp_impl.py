@@ -47,7 +47,7 @@ def run(call: AttentionCall) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     widen = p.q.dtype != torch.bfloat16 or cpp_ops.bfloat16_path() == "widened"
     flat = FlatProblem.of(p, widen=widen)
     wish = FlatCollect.of(call.collect, p.queries, p.keys)
-    out, lse, *rest = torch.ops.interp_kernels_cpu.attention(
+    out, lse, _, *rest = torch.ops.interp_kernels_cpu.attention(
         flat.q,
         flat.k,
         features(call.v, widen=widen),

@@ -265,7 +265,7 @@ void sweep(const Plan& plan, Scratch& w, int64_t from, int64_t to) {
 }
 
 // Divides by the denominator (a learned sink logit included) and writes the results of one row block.
-void finish(const Plan& plan, const Rows& rows, State& state, float* out, float* lse) {
+void finish(const Plan& plan, const Rows& rows, State& state, float* out, float* lse, float* lse_low) {
   const Problem& p = plan.p;
   const CollectData& c = plan.c;
   const Layout& lay = plan.lay;
@@ -287,7 +287,9 @@ void finish(const Plan& plan, const Rows& rows, State& state, float* out, float*
     }
     // Zero only where nothing is visible and there is no sink logit; then every sum is 0 too.
     const float l = x[L] + sink_weight, inv = l > 0 ? 1.0f / l : 0.0f;
-    lse[at] = l > 0 ? m + std::log(l) : -INF;
+    const double exact = l > 0 ? m + std::log(static_cast<double>(l)) : -INF;
+    lse[at] = static_cast<float>(exact);
+    lse_low[at] = l > 0 ? static_cast<float>(exact - lse[at]) : 0.0f;
     if (c.entropy) c.entropy[at] = l > 0 ? std::max(0.0f, std::log(l) - (x[S1] + sink_s1) * inv) : 0.0f;
     if (c.row_max) c.row_max[at] = top;
     if (c.sink_mass) c.sink_mass[at] = sink_weight * inv;
@@ -330,7 +332,7 @@ void place(const Plan& plan, int64_t block, int64_t head, Rows& rows) {
 
 }  // namespace
 
-void attention_forward(const Problem& p, const CollectData& collect, float* out, float* lse) {
+void attention_forward(const Problem& p, const CollectData& collect, float* out, float* lse, float* lse_low) {
   Plan plan(p, collect);
   const int64_t tasks = plan.blocks * plan.heads;
   auto block_of = [&](int64_t t) { return plan.blocks - 1 - t / plan.heads; };  // causal: the longest first
@@ -339,7 +341,7 @@ void attention_forward(const Problem& p, const CollectData& collect, float* out,
       place(plan, block_of(t), t % plan.heads, w.rows);
       w.state.reset(w.rows.n, plan.lay);
       sweep(plan, w, 0, p.Nk);
-      finish(plan, w.rows, w.state, out, lse);
+      finish(plan, w.rows, w.state, out, lse, lse_low);
     });
     return;
   }
@@ -358,7 +360,7 @@ void attention_forward(const Problem& p, const CollectData& collect, float* out,
     place(plan, block_of(task), task % plan.heads, w.rows);
     State& whole = states[task * plan.splits];
     for (int64_t k = 1; k < plan.splits; k++) merge(plan.lay, w.rows.n, whole, states[task * plan.splits + k]);
-    finish(plan, w.rows, whole, out, lse);
+    finish(plan, w.rows, whole, out, lse, lse_low);
   }
 }
 

@@ -1,6 +1,6 @@
 // Gradients of out, lse and entropy for q, k and v. Two sweeps, by rows (dq) and by keys (dk, dv), so that nothing is added by two threads.
 //
-// With t = s - lse and p = e^t: dS = p (f dO.v + base - dH t), where base = dlse - dO.out - dH H and f are the edit's factors; the curve of the
+// With t = s - lse (s - lse - lse_low: the rounding of a large lse would be an error of every weight of its row) and p = e^t: dS = p (f dO.v + base - dH t), where base = dlse - dO.out - dH H and f are the edit's factors; the curve of the
 // soft-cap and the factors on logits follow. Sums run in the same tiles and the same order on any number of threads.
 #include "kernels.h"
 #include "tasks.h"
@@ -68,7 +68,7 @@ bool differentiate(const Plan& plan, Scratch& w, const Group& g, int64_t j0, int
   for (int e = 0; e < g.n; e++) {
     const int r = g.first + e;
     const int64_t at = (w.rows.b * p.H + w.rows.h[r]) * p.Nq + w.rows.i[r];
-    const float lse = plan.d.lse[at], base = plan.d.base[at], entropy = plan.d.grad_entropy ? plan.d.grad_entropy[at] : 0.0f;
+    const float lse = plan.d.lse[at], low = plan.d.lse_low[at], base = plan.d.base[at], entropy = plan.d.grad_entropy ? plan.d.grad_entropy[at] : 0.0f;
     float *s = w.s.data() + e * TILE, *dp = w.dp.data() + e * TILE, *back = w.back.data() + r * TILE, *weight = w.weight.data() + r * TILE;
     if (lse == -INF) {
       std::fill(back, back + padded, 0.0f), std::fill(weight, weight + padded, 0.0f);
@@ -83,7 +83,7 @@ bool differentiate(const Plan& plan, Scratch& w, const Group& g, int64_t j0, int
     }
     const float after = w.rows.after[r];
     for (int64_t c = 0; c < padded; c += VL) {
-      vf raw = load(s + c), t = vmax(raw - lse, set1(EXP_FLOOR)), weigh = exp_floored(t);
+      vf raw = load(s + c), t = vmax(raw - lse - low, set1(EXP_FLOOR)), weigh = exp_floored(t);
       if (seen == Cover::part) weigh = raw == -INF ? vf{} : weigh;
       vf grad = weigh * (load(dp + c) + base - entropy * t) * after;
       if (p.softcap != 0) {

@@ -4,8 +4,8 @@
 
 namespace ik {
 
-// out [B, H, Nq, Dv] and lse [B, H, Nq], contiguous float32, and the statistics of `collect`.
-void attention_forward(const Problem& p, const CollectData& collect, float* out, float* lse);
+// out [B, H, Nq, Dv], lse and lse_low [B, H, Nq], contiguous float32, and the statistics of `collect`. lse_low is what rounding took from lse.
+void attention_forward(const Problem& p, const CollectData& collect, float* out, float* lse, float* lse_low);
 
 // What `column_sums` shall write; a null output is not computed.
 struct ColumnsData {
@@ -34,7 +34,8 @@ void pooled_tile(const Problem& p, const float* lse, const TileData& tile, float
 
 struct BackwardData {
   View<float> grad_out;                    // [B, H, Nq, Dv]
-  const float *lse = nullptr, *base = nullptr, *grad_entropy = nullptr;  // [B, H, Nq]; base = dlse - dO.out - dH H; no dH: null
+  const float *lse = nullptr, *lse_low = nullptr;                        // [B, H, Nq]; their sum is the logarithm
+  const float *base = nullptr, *grad_entropy = nullptr;                  // [B, H, Nq]; base = dlse - dO.out - dH H; no dH: null
   float *grad_q = nullptr, *grad_k = nullptr, *grad_v = nullptr;         // contiguous
 };
 void attention_backward(const Problem& p, const BackwardData& d);

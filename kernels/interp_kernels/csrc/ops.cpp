@@ -11,7 +11,7 @@ namespace {
 
 using at::Tensor;
 using Maybe = std::optional<Tensor>;
-using Attended = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Attended = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 // Bits of `wish`, as in flatten.py.
 enum { WANT_ENTROPY = 1, WANT_MAX = 2, WANT_MOMENTS = 4, WANT_SQUARE = 8, WANT_DISTANCE = 16 };
@@ -32,7 +32,7 @@ Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, double sca
     to = t.data_ptr<float>();
     return t;
   };
-  Tensor out = at::empty({p.B, p.H, p.Nq, p.Dv}, floats), lse = at::empty({p.B, p.H, p.Nq}, floats);
+  Tensor out = at::empty({p.B, p.H, p.Nq, p.Dv}, floats), lse = at::empty({p.B, p.H, p.Nq}, floats), lse_low = at::empty({p.B, p.H, p.Nq}, floats);
   Tensor entropy = wanted(wish & WANT_ENTROPY, c.entropy, -1), row_max = wanted(wish & WANT_MAX, c.row_max, -1);
   Tensor moments = wanted(wish & WANT_MOMENTS, c.moments, 2), square = wanted(wish & WANT_SQUARE, c.prob_square, -1);
   Tensor distance = wanted(wish & WANT_DISTANCE, c.distance, -1);
@@ -59,8 +59,8 @@ Attended attention(const Tensor& q, const Tensor& k, const Tensor& v, double sca
     top_prob = at::empty({p.B, p.H, topk_rows, topk}, floats);
     c.topk_index = top_index.data_ptr<int64_t>(), c.topk_prob = top_prob.data_ptr<float>();
   }
-  attention_forward(p, c, out.data_ptr<float>(), lse.data_ptr<float>());
-  return {out, lse, entropy, row_max, moments, square, distance, masses, rest_mass, rest_entropy, match, in_windows, at_offsets, top_index, top_prob, sink_mass};
+  attention_forward(p, c, out.data_ptr<float>(), lse.data_ptr<float>(), lse_low.data_ptr<float>());
+  return {out, lse, lse_low, entropy, row_max, moments, square, distance, masses, rest_mass, rest_entropy, match, in_windows, at_offsets, top_index, top_prob, sink_mass};
 }
 
 const float* log_sums(const Problem& p, const Tensor& lse) {
@@ -115,7 +115,7 @@ Tensor tile(const Tensor& q, const Tensor& k, double scale, double softcap, cons
 }
 
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& q, const Tensor& k, double scale, double softcap, const MaybeTensors& mask, at::IntArrayRef mask_ints,
-                                            const MaybeTensors& edit, const Tensor& v, const Tensor& lse, const Tensor& grad_out, const Tensor& base,
+                                            const MaybeTensors& edit, const Tensor& v, const Tensor& lse, const Tensor& lse_low, const Tensor& grad_out, const Tensor& base,
                                             const Maybe& grad_entropy) {
   Problem p = problem(q, k, scale, softcap, mask, mask_ints, edit);
   set_values(p, v);
@@ -124,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& q, const Tensor& k, do
   Tensor dq = at::empty(q.sizes(), floats), dk = at::empty(k.sizes(), floats), dv = at::empty(v.sizes(), floats);
   BackwardData d;
   d.grad_out = whole<float>(grad_out);
-  d.lse = log_sums(p, lse), d.base = log_sums(p, base);
+  d.lse = log_sums(p, lse), d.lse_low = log_sums(p, lse_low), d.base = log_sums(p, base);
   if (grad_entropy) d.grad_entropy = log_sums(p, *grad_entropy);
   d.grad_q = dq.data_ptr<float>(), d.grad_k = dk.data_ptr<float>(), d.grad_v = dv.data_ptr<float>();
   attention_backward(p, d);
@@ -140,7 +140,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& q, const Tensor& k, do
 TORCH_LIBRARY(interp_kernels_cpu, m) {
   m.def(
       "attention(Tensor q, Tensor k, Tensor v, float scale, float softcap, Tensor? sink_logits, Tensor?[] mask, int[] mask_ints, Tensor?[] edit, "
-      "Tensor?[] collect, int wish, int sets, int topk, int topk_rows, int[] windows, int[] offsets) -> (Tensor out, Tensor lse, Tensor entropy, "
+      "Tensor?[] collect, int wish, int sets, int topk, int topk_rows, int[] windows, int[] offsets) -> (Tensor out, Tensor lse, Tensor lse_low, Tensor entropy, "
       "Tensor row_max, Tensor logit_moments, Tensor prob_square, Tensor distance, Tensor key_sets, Tensor rest_mass, Tensor rest_entropy, "
       "Tensor match, Tensor windows_mass, Tensor offsets_prob, Tensor topk_index, Tensor topk_prob, Tensor sink_mass)");
   m.def("half_support() -> int", [] { return static_cast<int64_t>(ik::half_support()); });
@@ -148,7 +148,7 @@ TORCH_LIBRARY(interp_kernels_cpu, m) {
         "(Tensor received, Tensor diagonals, Tensor block_sum, Tensor block_max, Tensor histogram_count, Tensor histogram_mass)");
   m.def("entries(" IK_PROBLEM "Tensor lse, Tensor i, Tensor j) -> Tensor");
   m.def("tile(" IK_PROBLEM "Tensor lse, Tensor row_edges, Tensor col_edges, bool largest) -> Tensor");
-  m.def("attention_backward(" IK_PROBLEM "Tensor v, Tensor lse, Tensor grad_out, Tensor base, Tensor? grad_entropy) -> "
+  m.def("attention_backward(" IK_PROBLEM "Tensor v, Tensor lse, Tensor lse_low, Tensor grad_out, Tensor base, Tensor? grad_entropy) -> "
         "(Tensor grad_q, Tensor grad_k, Tensor grad_v)");
 }
 
