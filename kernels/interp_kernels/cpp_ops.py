@@ -216,7 +216,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     }
     ctx.lists = len(mask)
     ctx.has_entropy = bool(wish & _ENTROPY_BIT)
-    ctx.save_for_backward(q, k, v, sink_logits, *mask, *edit, output[_OUT], output[_LSE], output[_LSE_LOW], output[_ENTROPY])
+    ctx.save_for_backward(
+        q, k, v, sink_logits, *mask, *edit, output[_OUT], output[_LSE], output[_LSE_LOW], output[_ENTROPY]
+    )
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
