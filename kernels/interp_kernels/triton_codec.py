@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -18,7 +18,6 @@ from interp_kernels.spec.mask import Hidden, Mask
 from interp_kernels.spec.problem import Problem
 
 _RECORDS = {kind.__name__: kind for kind in (Mask, Hidden, Edit, Collect)}
-Record = TypeVar("Record")
 
 
 def encode(problem: Problem, collect: Collect) -> tuple[list[Tensor], str]:
@@ -58,7 +57,7 @@ def _encoded(value: object, tensors: list[Tensor]) -> object:
         tensors.append(value)
         return {"tensor": len(tensors) - 1}
     if isinstance(value, tuple):
-        return {"tuple": [_encoded(x, tensors) for x in value]}
+        return {"tuple": [_encoded(x, tensors) for x in cast("tuple[object, ...]", value)]}
     if is_dataclass(value):
         body = {f.name: _encoded(getattr(value, f.name), tensors) for f in fields(value)}
         return {"record": type(value).__name__, "fields": body}
@@ -68,12 +67,13 @@ def _encoded(value: object, tensors: list[Tensor]) -> object:
 def _decoded(said: Any, tensors: list[Tensor]) -> Any:
     if not isinstance(said, dict):
         return said
-    if "tensor" in said:
-        return tensors[said["tensor"]]
-    if "tuple" in said:
-        return tuple(_decoded(x, tensors) for x in said["tuple"])
+    entry = cast("dict[str, Any]", said)
+    if "tensor" in entry:
+        return tensors[int(entry["tensor"])]
+    if "tuple" in entry:
+        return tuple(_decoded(x, tensors) for x in entry["tuple"])
     # Without __post_init__: it was checked when it was made, and looking at values would stop a GPU or a trace.
-    record = object.__new__(_RECORDS[said["record"]])
-    for name, value in said["fields"].items():
+    record = object.__new__(_RECORDS[entry["record"]])
+    for name, value in entry["fields"].items():
         object.__setattr__(record, name, _decoded(value, tensors))
     return record

@@ -4,6 +4,9 @@ The candidates come from compiling for sm_80, sm_90, sm_100 and gfx942 and keepi
 (`python tests/kernel_ops/support/triton_compile.py --table`); on a GPU the first call of each kind times them and keeps the fastest.
 """
 
+# Triton has no type stubs, and torch leaves parts of its device and library interfaces untyped.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

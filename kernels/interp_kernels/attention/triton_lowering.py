@@ -1,5 +1,8 @@
 """Host side of the forward: lowers an `AttentionCall`, launches the kernels, and cuts the planes of statistics into named results."""
 
+# Triton has no type stubs, and torch leaves parts of its device and library interfaces untyped.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -5,10 +5,13 @@ The gradients are those of `triton_backward`; the sink logit's own is ``sum_i p_
 weight, made here in O(N).
 """
 
+# Triton has no type stubs, and torch leaves parts of its device and library interfaces untyped.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import torch
 import triton
@@ -21,6 +24,9 @@ from interp_kernels.triton_args import forward_scale, is_plain, strided
 from interp_kernels.triton_codec import decode_collect, decode_problem, encode
 from interp_kernels.triton_tiles import launch, map_args, padded
 
+# `Results` as the plain tuple that an operator returns.
+_Planes: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
 
 @torch.library.custom_op("interp_kernels_triton::attention", mutates_args=())
 def attention_op(
@@ -28,14 +34,15 @@ def attention_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`Results` of the call that `triton_codec.encode` wrote down."""
     problem = decode_problem(q, k, sink_logits, tensors, spec)
-    return tuple(forward(AttentionCall(problem=problem, v=v, collect=decode_collect(tensors, spec))))
+    results = forward(AttentionCall(problem=problem, v=v, collect=decode_collect(tensors, spec)))
+    return cast("_Planes", tuple(results))
 
 
 @attention_op.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, sink_logits: Tensor | None, tensors: list[Tensor], spec: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return tuple(empty_results(q, v, decode_collect(tensors, spec), sink_logits is not None))
+    return cast("_Planes", tuple(empty_results(q, v, decode_collect(tensors, spec), sink_logits is not None)))
 
 
 @torch.library.custom_op("interp_kernels_triton::attention_backward", mutates_args=())
@@ -126,7 +133,7 @@ def _backward(
     dsink = None
     if sink_logits is not None:
         log_share = torch.where(lse.isinf(), float("-inf"), sink_logits.float()[:, None] - lse)
-        slope = row_sum if by_x is None else row_sum - grad_entropy * log_share
+        slope = row_sum if by_x is None or grad_entropy is None else row_sum - grad_entropy * log_share
         dsink = (log_share.exp() * slope).sum((0, 2)).to(sink_logits.dtype)
     return dq, dk, dv, dsink, [None] * ctx.count, None
 
