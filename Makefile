@@ -3,7 +3,7 @@
 
 BIN := .venv/bin
 STAMP := .venv/.set-up-$(shell { pwd; cat pyproject.toml constraints.txt tools/setup.sh; } | git hash-object --stdin)
-BENCHMARKS := benchmarks/capture.py
+BENCHMARKS := benchmarks/kernels.py benchmarks/capture.py
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
@@ -43,7 +43,7 @@ docs: setup ## run the notebooks and render them to docs/_build
 		--output-dir docs/_build notebooks/*.ipynb
 
 bench: setup ## speed and memory beside the alternatives
-	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+	@status=0; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || status=$$?; done; exit $$status
 
 chromium: # for the browser tests
 	@tools/chromium.sh

@@ -7,15 +7,17 @@ Methods, each in a process of its own so that peak memory is its own:
     interp              model.run with every default statistic of every head, queries and keys kept for exact maps
     output_attentions   Hugging Face eager attention with output_attentions=True: an N x N map per head
     run_with_cache      TransformerLens' bridge, run_with_cache of every hook_pattern
-All compute all logits in float32; beyond 4,096 tokens everything runs once. A peer that passes the memory limit is stopped and shown as such. Times of `interp` and `sdpa` come from one
-process, interleaved; the machine's load goes into both. Beyond 8,192 tokens the default model's positions end: a cost figure only.
+All compute all logits in float32; beyond 4,096 tokens everything runs once. A peer that passes the memory limit is
+stopped and shown as such. Times of `interp` and `sdpa` come from one process, interleaved; the machine's load goes into both.
+Beyond 8,192 tokens the default model's positions end: a cost figure only.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -25,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import recorded
 
 METHODS = ("sdpa", "interp", "output_attentions", "run_with_cache")
 POLL_SECONDS = 0.02
@@ -38,12 +41,13 @@ def main() -> None:
     parser.add_argument("--lengths", default="512,2048,8192,16384")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--limit-gb", type=float, default=14.0)
-    parser.add_argument("--out", type=Path, help="also write OUT.json with a manifest")
+    parser.add_argument("--out", type=Path, help="also write OUT.csv and OUT.manifest.json")
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "N"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]), options.repeat)))
         return
+    since = recorded.started()
     rows = []
     for n in map(int, options.lengths.split(",")):
         for method in METHODS:
@@ -52,7 +56,8 @@ def main() -> None:
             show(rows[-1])
     check(rows)
     if options.out:
-        write(rows, options)
+        lines = [row | {"ratios": " ".join(f"{r:.3f}" for r in row.get("ratios", []))} for row in rows]
+        recorded.write(options.out, lines, since, model="smollm2-135m", text=text_facts())
 
 
 def in_subprocess(method: str, n: int, repeat: int, limit_gb: float) -> dict:
@@ -80,11 +85,9 @@ def measure(method: str, n: int, repeat: int) -> dict:
     import torch
 
     import interp
-    from interp.tasks import corpus
 
     model = interp.load("smollm2-135m")
-    text = "\n\n".join(document.text for document in corpus.topics())
-    ids = model.encode(text[: n * 12])[:n]
+    ids = model.encode(whole_text()[: n * 12])[:n]
     batch = torch.tensor([ids])
 
     def plain() -> None:
@@ -131,6 +134,19 @@ def measure(method: str, n: int, repeat: int) -> dict:
         "seconds": statistics.median(timed(plain if method == "sdpa" else maps, repeat)),
         "peak_gb": (peak_rss() - before) / 2**30,
     }
+
+
+def whole_text() -> str:
+    """The documentation topics of CPython, joined; each length takes its first tokens."""
+    from interp.tasks import corpus
+
+    return "\n\n".join(document.text for document in corpus.topics())
+
+
+def text_facts() -> dict[str, str]:
+    """Where the text comes from, for the manifest."""
+    digest = hashlib.sha256(whole_text().encode()).hexdigest()
+    return {"source": "pydoc_data.topics", "sha256": digest, "python": platform.python_version()}
 
 
 def hooked_again(hf: object, tokenizer: object, ids: list[int]) -> float:
@@ -188,29 +204,6 @@ def check(rows: list[dict]) -> None:
             print(
                 f"  {peer}: {speed:.1f} x slower than interp (bar: 3), interp needs {memory:.2f} of its memory (bar: 0.20)"
             )
-
-
-def write(rows: list[dict], options: argparse.Namespace) -> None:
-    """Write the rows and how they were made."""
-    import torch
-    import transformers
-
-    import interp
-
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    manifest = {
-        "command": f"python benchmarks/capture.py --lengths {options.lengths} --repeat {options.repeat} --limit-gb {options.limit_gb:g}",
-        "seed": None,
-        "commit": commit,
-        "cores": os.cpu_count(),
-        "versions": {
-            "interp": interp.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.with_suffix(".json").write_text(json.dumps({"manifest": manifest, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

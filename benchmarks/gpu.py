@@ -13,15 +13,13 @@ status 2 where the gate is red.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import recorded
 import torch
 from torch import Tensor
 
@@ -55,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", default="1024,2048,4096,8192,16384")
     parser.add_argument("--repeat", type=int, default=20)
-    parser.add_argument("--out", type=Path, help="write OUT.json with a manifest")
+    parser.add_argument("--out", type=Path, help="write OUT.csv and OUT.manifest.json")
     parser.add_argument("--skip-gate", action="store_true", help="only look at speed; the rows are then marked ungated")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -67,6 +65,7 @@ def main() -> None:
     print(
         f"gate: {'SKIPPED' if options.skip_gate else 'green'}; {torch.cuda.get_device_name()}, torch {torch.__version__}"
     )
+    since = recorded.started()
     rows = []
     for heads, key_heads, width in SHAPES:
         for name, dtype in DTYPES.items():
@@ -74,7 +73,8 @@ def main() -> None:
                 rows += show(sweeps(heads, key_heads, width, name, dtype, n, options.repeat))
             rows += show([decode(heads, key_heads, width, name, dtype, options.repeat)])
     if options.out:
-        write(rows, options)
+        lines = [asdict(row) | {"ratio": row.ours / row.fused} for row in rows]
+        recorded.write(options.out, lines, since, model=None, text=None, gated=not options.skip_gate)
 
 
 def gate() -> list[str]:
@@ -212,22 +212,6 @@ def medians(calls: list[Callable[[], object]], repeat: int) -> list[float]:
             torch.cuda.synchronize()
             times.append(start.elapsed_time(stop))
     return [statistics.median(times) for times in taken]
-
-
-def write(rows: list[Row], options: argparse.Namespace) -> None:
-    """The rows with what they were measured on."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    manifest = {
-        "command": " ".join(sys.argv),
-        "commit": commit,
-        "gated": not options.skip_gate,
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"manifest": manifest, "rows": [asdict(row) for row in rows]}, indent=1)
-    options.out.with_suffix(".json").write_text(text)
 
 
 if __name__ == "__main__":

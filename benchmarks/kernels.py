@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import recorded
 import torch
 from torch import Tensor
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="also write OUT.json with a manifest")
+    parser.add_argument("--out", type=Path, help="also write OUT.csv and OUT.manifest.json")
     parser.add_argument("--memory", type=int, metavar="N", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -94,6 +94,7 @@ def main() -> None:
         return
     lengths = [n for n in map(int, options.lengths.split(",")) if not options.quick or n <= 2048]
     repeat = 3 if options.quick else options.repeat
+    since = recorded.started()
     broken = [line for shape in SHAPES for line in gate(*shape)]
     if broken:
         print("\n".join(broken))
@@ -107,7 +108,8 @@ def main() -> None:
     if not options.quick:
         rows += show([memory_row(max(lengths))])
     if options.out:
-        write(rows, options, cpu.details)
+        lines = [{**asdict(r), "ratio": r.ratio, "bar": r.bar} for r in rows]
+        recorded.write(options.out, lines, since, model=None, text=None, kernels=dict(cpu.details))
     sys.exit(any(r.bar is not None and r.ratio > r.bar for r in rows))
 
 
@@ -279,22 +281,6 @@ def memory_row(n: int) -> Row:
     heads, key_heads, width = SHAPES[0]
     label = f"{heads}/{key_heads} x {width}"
     return Row(what="cpu memory", heads=label, n=n, ours=got["extra"], fused=got["own"], unit="MiB")
-
-
-def write(rows: list[Row], options: argparse.Namespace, details: dict[str, str]) -> None:
-    """The rows with what they were measured on."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    manifest = {
-        "command": " ".join(sys.argv),
-        "commit": commit,
-        "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "threads": options.threads,
-        **{k: details[k] for k in ("instruction set", "compiler") if k in details},
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"manifest": manifest, "rows": [{**asdict(r), "ratio": r.ratio, "bar": r.bar} for r in rows]}
-    options.out.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
