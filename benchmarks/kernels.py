@@ -36,7 +36,6 @@ DECODE_KEYS = 16384
 GATE_LENGTH = 331
 # Eager attention keeps several maps of H N^2 floats: beyond this many entries it is not tried.
 EAGER_ENTRIES = 9 * 4096**2
-PORTABLE_LENGTH = 4096
 BARS = {
     "cpu all": 1.25,
     "cpu all bf16": 1.6,
@@ -223,12 +222,9 @@ def sweeps(heads: int, key_heads: int, width: int, n: int, repeat: int) -> list[
         "cpu lse": lambda: ours("cpu", Collect()),
         "cpu all": lambda: ours("cpu", wish),
         "cpu all + columns": with_columns,
+        "portable entropy": lambda: ours("portable", Collect(entropy=True)),
+        "portable all": lambda: ours("portable", wish),
     }
-    if n <= PORTABLE_LENGTH:
-        single |= {
-            "portable entropy": lambda: ours("portable", Collect(entropy=True)),
-            "portable all": lambda: ours("portable", wish),
-        }
     if heads * n * n <= EAGER_ENTRIES:
         single["eager all"] = lambda: eager(q, k, v)
     base, *times = medians([lambda: fused(q, k, v), *single.values()], repeat)

@@ -63,7 +63,7 @@ def take_pictures(
         keep="qk",
         logits="none",
     )
-    return [picture for choice in chosen for picture in _pictures(run, choice)]
+    return [picture for choice in chosen for picture in pictures(run, choice, _rows_of(run, choice))]
 
 
 def choose_heads(summaries: Mapping[str, Summary], layers: Sequence[int], count: int) -> list[Chosen]:
@@ -82,7 +82,14 @@ def choose_heads(summaries: Mapping[str, Summary], layers: Sequence[int], count:
     return chosen
 
 
-def _pictures(run: Run, choice: Chosen) -> list[Thumbnail]:
+def pictures(run: Run, choice: Chosen, values: NDArray[np.float32]) -> list[Thumbnail]:
+    """Exact pictures of a head: its whole map pooled by max and by mean, and a crop with tokens around the rows with the largest values.
+
+    Args:
+        run: of one text, with its queries and keys.
+        choice: (name, layer, head).
+        values: one for each query row, NaN counting as 0.
+    """
     name, layer, head = choice
     amap = run.attention[layer, head]
     queries, keys = amap.shape
@@ -100,8 +107,13 @@ def _pictures(run: Run, choice: Chosen) -> list[Thumbnail]:
         )
         for pool in ("max", "mean")
     ]
-    values = run.stats[name][run.layers.index(layer), head].cpu().numpy()
     return [*whole, _crop(amap, choice, values, run.tokens)]
+
+
+def _rows_of(run: Run, choice: Chosen) -> NDArray[np.float32]:
+    """The statistic of a choice at each of its head's rows."""
+    name, layer, head = choice
+    return run.stats[name][run.layers.index(layer), head].cpu().numpy()
 
 
 def _crop(amap: AttentionMap, choice: Chosen, values: NDArray[np.float32], tokens: list[str]) -> Thumbnail:

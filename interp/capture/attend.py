@@ -112,19 +112,23 @@ def attend(
         scale=scaling,
         softcap=softcap,
         sink_logits=s_aux,
+        backend=_backend(listener, position_bias),
     )
     scopes = [scope for scope in current() if id(module) in scope.sites]
     for scope in scopes:
         call = scope.before(call)
-    backend = "auto" if listener is None else listener.backend
-    if backend == "auto" and position_bias is not None and position_bias.requires_grad:
-        backend = "reference"  # the only one that gives gradients of a bias (T5 outside no_grad)
-    attended = call.attend(None if listener is None else listener.wish(call), backend)
+    attended = call.attend(None if listener is None else listener.wish(call))
     for scope in scopes:
-        attended = replace(attended, out=scope.after(call, attended.out))
+        attended = replace(attended, out=scope.after(replace(call, lse=attended.lse), attended.out))
     if listener is not None:
         listener.hear(call, attended)
     return attended.out.transpose(1, 2).contiguous(), None
+
+
+def _backend(listener: Listener | None, position_bias: Tensor | None) -> BackendChoice:
+    """The listener's choice; `reference` is the only one that gives gradients of a bias (T5 outside no_grad)."""
+    wished = "auto" if listener is None else listener.backend
+    return "reference" if wished == "auto" and position_bias is not None and position_bias.requires_grad else wished
 
 
 def _site(module: nn.Module, listener: Listener | None) -> Site:

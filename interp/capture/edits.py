@@ -3,6 +3,17 @@
 An intervention is a frozen object with two methods: `before` may change what goes into the kernel (q, k, v, mask, kernel edit), `after` may
 change the head outputs z that come out, before W_O. Both see one attention call of one layer. Nothing is hooked onto the model: the calls
 pass through `attend` anyway, so leaving the context is all that restoring takes.
+
+Order of composition. An outer context comes first; within one, the order given. Each `before` sees the call as those before it left it, each
+`after` the outputs. Inside the kernel the stages have an order of their own, whatever the order given: (1) q, k, v; (2) logits: masks
+intersect, multipliers on logits multiply, additive biases add behind them, sink logits join by log-add-exp; (3) softmax, which statistics
+and maps describe; (4) factors of key sets, which multiply; (5) head gates, which multiply. Edits of z follow, in the order given. So edits of
+one kernel stage commute, and of two edits of z the later one wins. An intervention that reads the map to decide (sets of ACT and
+VAR, a target entropy) reads it with the changes of the interventions before it and without those after it.
+
+Cache. A layer's own keys and values are written before its attention runs, hence unedited; those of later layers are computed from the
+edited residual stream, are written edited, and stay so after the context is left. To leave the prompt's keys and values alone, run the prompt
+outside the context and decode inside it. What an intervention finds out at prefill it keeps in `call.memory` until the next prefill.
 """
 
 from __future__ import annotations
@@ -11,7 +22,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -52,25 +64,42 @@ class Intervention(Protocol):
         ...
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """An intervention that names tokens, and so may find none of them in a call of its layers and phases.
+
+    Where it changes nothing it returns the very objects that came in; such a call does not count as acting.
+    """
+
+    selective: bool
+
+
 class Editing:
-    """Interventions in force: applied in the order given, those of an outer context first; counts how often each one acted."""
+    """Interventions in force, their memories, and how often each one acted."""
 
     def __init__(self, interventions: Sequence[Intervention], sites: Mapping[int, Site]) -> None:
         self.interventions = tuple(interventions)
         self.sites = sites
         self.fired: Counter[int] = Counter()
+        self._memories: dict[tuple[int, Site], dict[str, Any]] = {}
 
     def before(self, call: AttentionCall) -> AttentionCall:
         """Change what goes into the kernel."""
         for number, intervention in self._active(call):
-            call = intervention.before(call)
-            self.fired[number] += 1
+            if call.phase == "prefill":
+                self._memories[number, call.site] = {}
+            call = replace(call, memory=self._memories.setdefault((number, call.site), {}))
+            changed = intervention.before(call)
+            self.fired[number] += changed is not call or not _is_selective(intervention)
+            call = changed
         return call
 
     def after(self, call: AttentionCall, out: Tensor) -> Tensor:
         """Change what comes out."""
-        for _, intervention in self._active(call):
-            out = intervention.after(call, out)
+        for number, intervention in self._active(call):
+            changed = intervention.after(replace(call, memory=self._memories[number, call.site]), out)
+            self.fired[number] += changed is not out
+            out = changed
         return out
 
     def check_fired(self) -> None:
@@ -78,12 +107,16 @@ class Editing:
         idle = [e.name for number, e in enumerate(self.interventions) if not self.fired[number]]
         if idle:
             raise EditError(
-                f"{', '.join(idle)} never acted inside this context: no attention call matched its layers and phase; "
-                "run or generate something inside `with model.edit(...)`, or check the layers it names"
+                f"{', '.join(idle)} never acted inside this context: no attention call had the layers, phase and tokens it names; "
+                "run or generate something inside `with model.edit(...)`, or check the layers and positions"
             )
 
     def _active(self, call: AttentionCall) -> list[tuple[int, Intervention]]:
         return [(n, e) for n, e in enumerate(self.interventions) if call.phase in e.phases and e.acts_on(call.site)]
+
+
+def _is_selective(intervention: Intervention) -> bool:
+    return isinstance(intervention, Selective) and intervention.selective
 
 
 _editing: ContextVar[tuple[Editing, ...]] = ContextVar("interp_editing", default=())
@@ -92,6 +125,15 @@ _editing: ContextVar[tuple[Editing, ...]] = ContextVar("interp_editing", default
 def current() -> tuple[Editing, ...]:
     """Interventions in force here, outermost context first."""
     return _editing.get()
+
+
+def in_force(sites: Mapping[int, Site]) -> list[dict[str, Any]]:
+    """For manifests: name and phases of the interventions in force for the model that owns `sites`, in the order they act.
+
+    What later layers write to the cache meanwhile stays edited, for every one of them (see the module).
+    """
+    acting = [e for scope in current() if scope.sites is sites for e in scope.interventions]
+    return [{"name": e.name, "phases": sorted(e.phases), "cache": "stays edited"} for e in acting]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import masking_utils
 
+from interp.capture.placed import PlacedMask
 from interp_kernels import Mask, dense_bias
 
 CHECKED_PAIRS = 512
@@ -47,7 +48,11 @@ def structural_mask(
         _compare(mask, mask_function, batch_size, q_length, kv_length, int(q_offset), int(kv_offset), device)
     except _UnknownMaskFunction:
         mask = _dense(mask_function, batch_size, q_length, kv_length, int(q_offset), int(kv_offset), device, rest)
-    return mask if padding is None else with_padding(mask, padding, q_length)
+    mask = mask if padding is None else with_padding(mask, padding, q_length)
+    if not kv_offset:
+        return mask
+    start = torch.zeros(1, dtype=torch.long) if attention_mask is None else attention_mask.bool().long().argmax(1)
+    return PlacedMask.of(mask, int(kv_offset), start)
 
 
 def with_padding(mask: Mask, real: Tensor, queries: int) -> Mask:

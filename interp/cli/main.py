@@ -15,11 +15,13 @@ from typer.core import TyperGroup
 from interp.cli.console import complain
 from interp.cli.corpus import corpus
 from interp.cli.demo import demo
+from interp.cli.heads import app as heads
 from interp.cli.kernels import kernels
 from interp.cli.models import models
 from interp.cli.report import report
 from interp.cli.scan import scan
 from interp.cli.show import show
+from interp.cli.sinks import app as sinks
 from interp.cli.stats import stats
 from interp.errors import InterpError, OptionError
 
@@ -86,6 +88,8 @@ def _interp(
 
 for _command in (scan, demo, show, report, models, stats, corpus, kernels):
     app.command()(_command)
+app.add_typer(heads, name="heads")
+app.add_typer(sinks, name="sinks")
 
 
 def main() -> None:

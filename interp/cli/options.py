@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
 from interp.errors import OptionError
 
@@ -27,6 +28,32 @@ def number_list(text: str | None, option: str) -> list[int] | None:
             raise OptionError(f"{option} must be numbers and ranges such as 0-11,20; got {text!r}")
         numbers += range(int(first), int(last or first) + 1)
     return numbers
+
+
+def shares(text: str, option: str) -> list[float]:
+    """Numbers from 0 to 1 that commas separate.
+
+    Raises:
+        OptionError: it is not such a list.
+    """
+    try:
+        found = [float(piece) for piece in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0.0 <= x <= 1.0 for x in found):
+        raise OptionError(f"{option} must be numbers from 0 to 1 such as 0.1,0.5,0.9; got {text!r}")
+    return found
+
+
+def one_of(text: str, known: Sequence[Any], option: str) -> Any:
+    """The one of some known names that was given.
+
+    Raises:
+        OptionError: it is none of them.
+    """
+    if text not in known:
+        raise OptionError(f"{option} must be one of {', '.join(known)}; got {text!r}")
+    return text
 
 
 def word_list(text: str | None) -> list[str] | None:

@@ -165,15 +165,7 @@ def retrieval(
 def answer(model: HookedModel, ids: Sequence[int], *, steps: int, stop: Stop = "line", keys: int = 1) -> Answered:
     """Answer a prompt greedily with the cache, then replay prompt and answer in one pass and keep each answer row's `keys` top keys."""
     start = len(ids)
-    criteria = StoppingCriteriaList([_LineEnd(model.tokenizer, start)] if stop == "line" else [])
-    whole = model.generate(
-        list(ids),
-        max_new_tokens=steps,
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        stopping_criteria=criteria,
-    )[0]
+    whole = greedy(model, ids, steps=steps, stop=stop)
     generated = whole[start:]
     collect = Collect(topk=keys, topk_rows=torch.arange(start - 1, len(whole) - 1))
     layers: dict[int, tuple[Tensor, Tensor]] = {}
@@ -185,6 +177,19 @@ def answer(model: HookedModel, ids: Sequence[int], *, steps: int, stop: Stop = "
         model.probe(whole[:-1].tolist(), take, collect=lambda call: collect)
     index, prob = (torch.stack([layers[n][part] for n in sorted(layers)]).numpy() for part in (0, 1))
     return Answered(generated=generated.cpu().numpy(), text=_text(model.tokenizer, generated), top=index, prob=prob)
+
+
+def greedy(model: HookedModel, ids: Sequence[int], *, steps: int, stop: Stop = "line") -> Tensor:
+    """The prompt and the model's greedy answer to it, with the cache: token ids [prompt + answer]."""
+    criteria = StoppingCriteriaList([_LineEnd(model.tokenizer, len(ids))] if stop == "line" else [])
+    return model.generate(
+        list(ids),
+        max_new_tokens=steps,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        stopping_criteria=criteria,
+    )[0]
 
 
 def control_span(prompt: Prompt, span: str, draw: np.random.Generator) -> Span:

@@ -9,87 +9,71 @@ uniform   attention spread evenly over the visible keys, z_h = mean of their val
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from interp.capture.call import AttentionCall, Phase
-from interp.capture.edits import head_selector
-from interp.capture.sites import Site
+from interp.capture.call import AttentionCall
 from interp.errors import EditError
+from interp.interventions.where import HeadEdit
 
-Head = tuple[int, int]
 Kind = Literal["zero", "mean", "resample", "uniform"]
-BOTH: frozenset[Phase] = frozenset({"prefill", "decode"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AblateHeads:
-    """Ablate (layer, head) pairs of the self-attention.
+class AblateHeads(HeadEdit):
+    """Ablate (layer, head) pairs of the self-attention; `heads` must name at least one.
 
     Attributes:
-        heads: pairs of the model's own numbers, at least one.
         kind: "zero", "mean", "resample" or "uniform".
         replacement: for "mean" and "resample": layer -> z to use, [H, Dv], [H, N, Dv] or [B, H, N, Dv]; see `HookedModel.head_outputs`.
-            Replacements with a position axis act on prefill only.
-        phases: prefill, decode or both. Keys and values of later layers that are written to the cache are those of the edited model.
+            Replacements with a position axis hold for a prompt only: decoding under them is an error, unless phases leave it out.
     """
 
-    heads: tuple[Head, ...]
     kind: Kind = "zero"
     replacement: Mapping[int, Tensor] | None = None
-    phases: frozenset[Phase] = BOTH
 
     def __post_init__(self) -> None:
         """Check that kind and replacement fit."""
-        object.__setattr__(self, "heads", tuple((int(layer), int(head)) for layer, head in self.heads))
         if not self.heads:
             raise EditError("AblateHeads: no heads given; name at least one (layer, head) pair")
+        super().__post_init__()
         if self.kind not in ("zero", "mean", "resample", "uniform"):
             raise EditError(f"AblateHeads: kind {self.kind!r} is unknown; valid are zero, mean, resample, uniform")
         needs = self.kind in ("mean", "resample")
         if needs != (self.replacement is not None):
             wanted = "needs replacement= (layer -> head outputs)" if needs else "takes no replacement"
             raise EditError(f"AblateHeads: kind {self.kind!r} {wanted}")
-        if needs and self.replacement is not None:
+        if self.replacement is not None:
             missing = sorted({layer for layer, _ in self.heads} - set(self.replacement))
             if missing:
                 raise EditError(f"AblateHeads: replacement has no outputs for layers {missing}")
-            by_position = any(z.ndim > 2 for z in self.replacement.values())
-            if by_position and "decode" in self.phases:
-                object.__setattr__(self, "phases", self.phases - {"decode"})
 
     @property
-    def name(self) -> str:
-        """Kind and heads."""
-        return f"AblateHeads({self.kind}: {', '.join(f'{layer}.{head}' for layer, head in self.heads)})"
-
-    def check(self, *, layers: int, heads: int) -> None:
-        """Raise EditError for pairs outside the model."""
-        check_heads("AblateHeads", self.heads, layers, heads)
-
-    def acts_on(self, site: Site) -> bool:
-        """Self-attention of the named layers."""
-        return site.kind == "self" and any(layer == site.layer for layer, _ in self.heads)
+    def detail(self) -> str:
+        """The kind."""
+        return self.kind
 
     def before(self, call: AttentionCall) -> AttentionCall:
         """Uniform ablation happens inside the kernel: logits times zero."""
         if self.kind != "uniform":
             return call
-        scale = torch.where(self._chosen(call), 0.0, 1.0)[None, :, None]
+        scale = torch.where(self.chosen(call), 0.0, 1.0)[None, :, None]
         return call.with_edit(logit_scale=scale)
 
     def after(self, call: AttentionCall, out: Tensor) -> Tensor:
         """The other kinds replace z."""
         if self.kind == "uniform":
             return out
-        chosen = self._chosen(call)[None, :, None, None]
+        chosen = self.chosen(call)[None, :, None, None]
         if self.kind == "zero" or self.replacement is None:
             return out.masked_fill(chosen, 0.0)
         z = self.replacement[call.site.layer].to(out)
+        if z.ndim > 2:
+            self.need_prefill(call, "its replacement has an output for every position of a prompt")
         z = z[:, None] if z.ndim == 2 else z
         z = z if z.ndim == 4 else z[None]
         if z.shape[1] != out.shape[1] or z.shape[2] not in (1, out.shape[2]) or z.shape[0] not in (1, out.shape[0]):
@@ -97,15 +81,3 @@ class AblateHeads:
                 f"AblateHeads: replacement of layer {call.site.layer} has shape {tuple(z.shape)}, the outputs {tuple(out.shape)}"
             )
         return torch.where(chosen, z, out)
-
-    def _chosen(self, call: AttentionCall) -> Tensor:
-        return head_selector([h for layer, h in self.heads if layer == call.site.layer], call.heads, call.q.device)
-
-
-def check_heads(name: str, pairs: Iterable[Head], layers: int, heads: int) -> None:
-    """Raise EditError for (layer, head) pairs outside a model with `layers` x `heads` heads."""
-    bad = [pair for pair in pairs if not (0 <= pair[0] < layers and 0 <= pair[1] < heads)]
-    if bad:
-        raise EditError(
-            f"{name}: {bad} do not exist; the model has layers 0 to {layers - 1} with heads 0 to {heads - 1}"
-        )

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.capture.attend import IMPLEMENTATION, listening, register
 from interp.capture.call import BackendChoice
-from interp.capture.edits import Intervention, editing
+from interp.capture.edits import Intervention, editing, in_force
 from interp.capture.inputs import Spans, TextOrIds, Tokens
 from interp.capture.probe import Probe, Take, Wish
 from interp.capture.record import Keep, Recorder
@@ -216,6 +216,7 @@ class HookedModel:
             "statistics": names,
             "keep": keep,
             "logits": logits,
+            "interventions": in_force(self._sites),
             "bos": self.bos_record(bos) if given.from_text else "not ours to choose: no text was given",
         }
         run.manifest.update(self.manifest() | {"settings": settings, "backends": list(run.backends)})

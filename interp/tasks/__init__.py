@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from interp.tasks import coloured_objects as coloured_objects
 from interp.tasks import corpus as corpus
+from interp.tasks import documents as documents
 from interp.tasks import greater_than as greater_than
 from interp.tasks import ioi as ioi
 from interp.tasks import mqar as mqar
@@ -19,6 +20,7 @@ __all__ = [
     "Prompt",
     "coloured_objects",
     "corpus",
+    "documents",
     "greater_than",
     "ioi",
     "mqar",

@@ -65,8 +65,12 @@ def report_data(frame: pd.DataFrame, manifest: Mapping[str, Any], thumbnails: Se
         "statistics": [_statistic(name, by_head[name], manifest) for name in names],
         "floor": FLOOR,
         "first_map": FIRST_MAP,
-        "maps": [_map(t, place[t.layer, t.head]) for t in thumbnails if (t.layer, t.head) in place],
-        "colours": _base64(sequential()),
+        "maps": [
+            encode_map(t, place[t.layer, t.head], f"highest {find([t.statistic])[0].title}")
+            for t in thumbnails
+            if (t.layer, t.head) in place
+        ],
+        "colours": base64_of(sequential()),
         "manifest": dict(manifest),
     }
 
@@ -90,7 +94,7 @@ def _statistic(name: str, rows: pd.DataFrame, manifest: Mapping[str, Any]) -> di
     return (
         words
         | {"name": name, "low": low, "high": high, "log": log}
-        | {c: _column(rows[c].to_numpy(np.float64)) for c in COLUMNS}
+        | {c: column(rows[c].to_numpy(np.float64)) for c in COLUMNS}
     )
 
 
@@ -101,7 +105,7 @@ def _definition(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return words | {"over": OVER[declared["axis"]], "log": declared["scale"]["kind"] == "log"}
 
 
-def _column(x: NDArray[np.float64]) -> float | int | str | list[float | int | None] | None:
+def column(x: NDArray[np.float64]) -> float | int | str | list[float | int | None] | None:
     """One number where all are equal, else base64 of float32; whole numbers too large for float32 as a list."""
     if np.isnan(x).all():
         return None
@@ -109,26 +113,34 @@ def _column(x: NDArray[np.float64]) -> float | int | str | list[float | int | No
         return int(x[0]) if x[0] == int(x[0]) else float(x[0])
     if np.nanmax(np.abs(x)) > 2**24 and (np.nan_to_num(x) == np.floor(np.nan_to_num(x))).all():
         return [None if np.isnan(v) else int(v) for v in x]
-    return _base64(x.astype("<f4"))
+    return base64_of(x.astype("<f4"))
 
 
-def _map(thumbnail: Thumbnail, head_index: int) -> dict[str, Any]:
+def encode_map(thumbnail: Thumbnail, head_index: int, why: str) -> dict[str, Any]:
+    """A picture as the page draws it.
+
+    Args:
+        thumbnail: the picture.
+        head_index: place of its head among the page's heads.
+        why: it is there, in words.
+    """
     height, width = thumbnail.weights.shape
     return {
         "head_index": head_index,
         "statistic": thumbnail.statistic,
-        "why": f"highest {find([thumbnail.statistic])[0].title}",
+        "why": why,
         "rows": list(thumbnail.rows),
         "cols": list(thumbnail.cols),
         "pool": thumbnail.pool,
         "height": height,
         "width": width,
         "high": float(thumbnail.weights.max()),
-        "codes": _base64(encode_weights(thumbnail.weights)),
+        "codes": base64_of(encode_weights(thumbnail.weights)),
         "row_tokens": thumbnail.row_tokens,
         "col_tokens": thumbnail.col_tokens,
     }
 
 
-def _base64(array: NDArray[Any]) -> str:
+def base64_of(array: NDArray[Any]) -> str:
+    """The bytes of an array as text."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")

@@ -86,6 +86,28 @@ TILINGS: dict[tuple[str, str, int], tuple[Tiling, ...]] = {
     ("entries_fwd", "cuda", 256): (_t(16, 16, 4, 1),),
     ("entries_fwd", "hip", 256): (_t(16, 16, 4, 1),),
 }
+# Products of float32 in full precision run on CUDA cores and unroll into registers: small tiles only.
+_FLOAT32_KERNELS = (
+    "attention_fwd",
+    "attention_fwd_full",
+    "attention_split",
+    "attention_topk",
+    "attention_dq",
+    "attention_dkdv",
+    "columns_received",
+    "columns_diagonal",
+    "columns_histogram",
+    "pool_fwd",
+)
+TILINGS |= {
+    (f"{kernel}.float32", platform, width): (tiling,)
+    for kernel in _FLOAT32_KERNELS
+    for platform, width, tiling in (
+        ("cuda", 64, _t(16, 16, 4, 1) if kernel == "attention_topk" else _t(32, 32, 8, 1)),
+        ("cuda", 256, _t(16, 16, 4, 1)),
+        ("hip", 256, _t(16, 16, 4, 1)),
+    )
+}
 # The interpreter pays per tile, not per entry; 16 is the least that a tensor core takes, so small tests cross tile borders.
 INTERPRETED = _t(16, 16, 4, 1)
 

@@ -147,14 +147,18 @@ def dense_bias(
 def visible_count(mask: Mask, batch: int, heads: int, queries: int, keys: int, device: torch.device | str) -> Tensor:
     """Number of visible keys of every row, int64 [B or 1, H or 1, Nq]; closed form for plain masks, else row blocks of bounded memory."""
     plain = mask.query_documents is None and not mask.hidden and mask.block_keep is None and mask.dense_bias is None
-    if plain and mask.prefix_length is None and mask.head_windows is None:
+    if plain and mask.prefix_length is None:
         pos = torch.arange(queries, device=device)[None, None, :] + mask.resolved_offset(queries, keys)
-        low = _per_batch(mask.left, device)
-        high = keys - _per_batch(mask.right, device)
+        left = _per_batch(mask.left, device)
+        low, high = left, keys - _per_batch(mask.right, device)
         if mask.is_causal:
             high = torch.minimum(high, pos + 1)
         elif mask.window is not None:
             high = torch.minimum(high, pos + mask.window)
+        if mask.head_windows is not None and mask.head_sinks is not None:
+            low = torch.maximum(low, pos - mask.head_windows.to(device).view(1, -1, 1) + 1)
+            sinks = torch.minimum(torch.minimum(left + mask.head_sinks.to(device).view(1, -1, 1), low), high) - left
+            return (high - low).clamp(min=0) + sinks.clamp(min=0)
         if mask.window is not None:
             low = torch.maximum(low, pos - mask.window + 1)
         return (high - low).clamp(min=0).expand(-1, -1, queries)

@@ -1,6 +1,6 @@
 // The report's one block of data, decoded: typed arrays per statistic, and the colour table shared with Python.
 
-function bytes(text) {
+export function bytes(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }
 
@@ -17,7 +17,7 @@ export function decode(raw) {
   const layers = raw.layers, heads = raw.heads, n = layers.length * heads.length;
   const table = bytes(raw.colours);
   const statistics = raw.statistics.map((s, index) => {
-    const columns = Object.fromEntries(COLUMNS.map((name) => [name, column(s[name], n)]));
+    const columns = Object.fromEntries([...COLUMNS, "control"].map((name) => [name, column(s[name] ?? null, n)]));
     const layerMean = layers.map((_, l) => {
       const defined = heads.map((_, h) => columns.mean[l * heads.length + h]).filter((x) => !Number.isNaN(x));
       return defined.length ? defined.reduce((a, b) => a + b, 0) / defined.length : NaN;

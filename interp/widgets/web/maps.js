@@ -97,28 +97,22 @@ function createWhole(pictures) {
     ...pictures.map(({ node }) => node));
 }
 
-// One card per pictured head; a strip of small whole maps chooses which card is open.
-export function createMaps(data, state) {
-  if (!data.maps.length) return null;
-  const cards = new Map();
-  for (const map of data.maps) {
-    const id = `${map.head_index} ${map.statistic}`;
-    if (!cards.has(id)) cards.set(id, { map, whole: [], exact: [] });
-    cards.get(id)[map.pool === "exact" ? "exact" : "whole"].push({ map, node: createPicture(data, map) });
-  }
-  const panels = [...cards.values()].map(({ map, whole, exact }, i) => {
-    const lock = el("button", { type: "button", class: "title", text: data.title(map.head_index), title: "lock this head above" });
-    lock.addEventListener("click", () => state.lock(map.head_index));
+// Cards of pictures, and a strip of small whole maps that chooses which card is open.
+// An entry: maps (pooled and exact), name and why (under its small map), heading (a node), extra (a node behind the pictures, or null).
+export function createCards(data, entries, first, label) {
+  const panels = entries.map(({ maps, why, heading, extra }, i) => {
+    const pictures = maps.map((map) => ({ map, node: createPicture(data, map) }));
+    const exact = pictures.filter(({ map }) => map.pool === "exact"), whole = pictures.filter(({ map }) => map.pool !== "exact");
     return el("article", { class: "card", role: "tabpanel", id: `card-${i}`, "aria-labelledby": `tab-${i}` },
-      el("h3", {}, lock, el("span", { class: "why", text: map.why })),
-      el("div", { class: "pictures" }, createWhole(whole), ...exact.map(({ node }) => node)));
+      el("h3", {}, heading, el("span", { class: "why", text: why })),
+      el("div", { class: "pictures" }, createWhole(whole), ...exact.map(({ node }) => node), extra));
   });
-  const tabs = [...cards.values()].map(({ map, whole, exact }, i) => {
-    const small = el("canvas", { "aria-hidden": "true" }), shown = [...whole, ...exact][0].map;
+  const tabs = entries.map(({ maps, name, why }, i) => {
+    const small = el("canvas", { "aria-hidden": "true" }), shown = maps.find((map) => map.pool !== "exact") ?? maps[0];
     Object.assign(small, { width: shown.width, height: shown.height });
     paintMap(small, data, shown);
     return el("button", { type: "button", role: "tab", id: `tab-${i}`, "aria-controls": `card-${i}` }, small,
-      el("span", { text: data.name(map.head_index) }), el("small", { text: map.why }));
+      el("span", { text: name }), el("small", { text: why }));
   });
   const open = (chosen) => tabs.forEach((tab, i) => {
     tab.setAttribute("aria-selected", String(i === chosen));
@@ -135,11 +129,30 @@ export function createMaps(data, state) {
       tabs[next].focus();
     });
   });
-  open(Math.max(0, [...cards.values()].findIndex(({ map }) => map.statistic === data.first_map)));
+  open(Math.max(0, first));
+  return [el("div", { class: "strip", role: "tablist", "aria-label": label }, ...tabs), ...panels];
+}
+
+// One card per pictured head of a scan.
+export function createMaps(data, state) {
+  if (!data.maps.length) return null;
+  const cards = new Map();
+  for (const map of data.maps) {
+    const id = `${map.head_index} ${map.statistic}`;
+    if (!cards.has(id)) cards.set(id, []);
+    cards.get(id).push(map);
+  }
+  const entries = [...cards.values()].map((maps) => {
+    const { head_index, why } = maps[0];
+    const lock = el("button", { type: "button", class: "title", text: data.title(head_index), title: "lock this head above" });
+    lock.addEventListener("click", () => state.lock(head_index));
+    return { maps, name: data.name(head_index), why, heading: lock, extra: null };
+  });
+  const first = entries.findIndex(({ maps }) => maps[0].statistic === data.first_map);
   return el("section", { class: "attention" },
     el("h2", { text: "Attention maps" }),
     el("p", { class: "note", text: "Heads that lead a statistic, on the first text of the scan. Every weight is exact, "
       + "exp(logit − log-sum-exp of its row), and read to three digits; hatched: hidden from the query. In tokens · is a space and ↵ a line end. "
       + "A head may look at a token and make no use of it." }),
-    el("div", { class: "strip", role: "tablist", "aria-label": "pictured heads" }, ...tabs), ...panels);
+    ...createCards(data, entries, first, "pictured heads"));
 }
