@@ -39,7 +39,7 @@ lab: setup ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab $(AS_ROOT) notebooks/01_explore_heads.ipynb
 
 docs: setup ## run the notebooks and render them to docs/_build
-	$(BIN)/jupyter nbconvert --to html --execute --ExecutePreprocessor.store_widget_state=False \
+	PLOTLY_RENDERER=notebook $(BIN)/jupyter nbconvert --to html --execute --ExecutePreprocessor.store_widget_state=False \
 		--output-dir docs/_build notebooks/*.ipynb
 
 bench: setup ## speed and memory beside the alternatives

@@ -1,0 +1,240 @@
+"""`interp heads report | confirm | causal | page`: the whole taxonomy of a model, its ablations, and its pages.
+
+The folder of a report holds `report` (the table), `results` (every analysis), `confirm`, `causal`, `embedding`, `atlas.html` and `heads/*.html`.
+Everything in it can be begun again: what is finished is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from interp.cli.analysis import Model, Out, Quiet, Seed, load_like
+from interp.cli.console import print_table, say
+from interp.cli.counting import counting, counting_parts
+from interp.cli.options import load_model, number_list, one_of, word_list
+from interp.errors import OptionError
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished report.")]
+Like = Annotated[
+    str | None, typer.Option("--model", help="Where the report's model is, if not under the name in its manifest.")
+]
+Draws = Annotated[int, typer.Option("--draws", help="Sets of random heads of the same layers, at least 2.")]
+Pages = Annotated[int, typer.Option("--pages", min=0, help="Pages of single heads: so many for each label.")]
+STRONGEST = 5
+
+
+def report(
+    model: Model,
+    out: Out,
+    tokens: Annotated[int, typer.Option("--tokens", help="Length of the long inputs.")] = 2048,
+    samples: Annotated[int, typer.Option("--samples", help="Sequences and texts to average over.")] = 10,
+    parts: Annotated[
+        str | None, typer.Option("--parts", help="Parts to measure, with commas; all if left out.")
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", help="Threshold of a label as NAME=VALUE, such as retrieval=0.2; may be repeated."),
+    ] = None,
+    pages: Pages = 2,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    **loading: Any,
+) -> None:
+    """Run the whole taxonomy of heads: every score with spread and control, labels by rule, an atlas page. Resumable."""
+    from interp.heads.embedding import embedding
+    from interp.heads.report import report as measure
+    from interp.widgets.atlas import EMBEDDING, write_atlas
+    from interp.widgets.head_page import write_head_pages
+
+    rules = _rules(rule or [])
+    hooked = load_model(model, **loading)
+    with counting_parts(quiet=quiet) as progress:
+        wide = measure(
+            hooked,
+            folder=out,
+            tokens=tokens,
+            samples=samples,
+            parts=word_list(parts),
+            rules=rules,
+            seed=seed,
+            progress=progress,
+        )
+    try:
+        embedding(wide, seed=seed).save(out / EMBEDDING)
+    except OptionError as error:
+        say(f"no embedding of the heads: {error}")
+    if pages:
+        with counting("pages of heads", quiet=quiet) as count:
+            write_head_pages(hooked, out, most=pages, seed=seed, progress=count)
+    path = write_atlas(out)
+    if not quiet:
+        _print_report(wide)
+        say(f"atlas: {path}")
+
+
+def confirm(
+    folder: Folder,
+    model: Like = None,
+    kinds: Annotated[
+        str, typer.Option("--kinds", help="Ways to ablate, with commas: zero, mean, uniform.")
+    ] = "zero,mean,uniform",
+    labels: Annotated[str | None, typer.Option("--labels", help="Labels, with commas; all if left out.")] = None,
+    draws: Draws = 5,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    **loading: Any,
+) -> None:
+    """Ablate the strongest heads of each label, and random heads of the same layers. Resumable; writes the atlas anew."""
+    from interp.heads.ablation import Kind, within_half
+    from interp.heads.confirm import MOST
+    from interp.heads.confirm import confirm as measure
+    from interp.heads.labels import LABELS, labelled
+    from interp.heads.report import load_report
+    from interp.widgets.atlas import CONFIRM, write_atlas
+
+    wide, _ = load_report(folder)
+    hooked = load_like(dict(wide.manifest["model"]), model, loading)
+    wanted = [one_of(x, LABELS, "--labels") for x in word_list(labels) or LABELS]
+    heads = {name: within_half(x, hooked.heads, MOST) for name, x in labelled(wide.table).items() if name in wanted}
+    ways = [one_of(x, get_args(Kind), "--kinds") for x in word_list(kinds) or []]
+    with counting("ablations", quiet=quiet) as progress:
+        result = measure(
+            hooked, heads, kinds=ways, draws=draws, seed=seed, folder=folder / f"{CONFIRM}_parts", progress=progress
+        )
+    result.save(folder / CONFIRM)
+    path = write_atlas(folder)
+    if not quiet:
+        columns = ("label", "kind", "metric", "base", "ablated", "random heads", "harm", "harm of random")
+        rows = [
+            [
+                *(r[c] for c in columns[:3]),
+                f"{r['base']:.4g}",
+                f"{r['ablated']:.4g}",
+                f"{r['control_mean']:.4g} ± {r['control_std']:.2g}",
+                f"{r['score']:.3g}",
+                f"{r['control']:.3g} ± {r['spread']:.2g}",
+            ]
+            for r in result.table.to_dict("records")
+        ]
+        print_table(
+            "Ablation of labelled heads, and of random heads of the same layers", columns, rows, numbers=columns[3:]
+        )
+        say(f"atlas: {path}")
+
+
+def causal(
+    folder: Folder,
+    model: Like = None,
+    k: Annotated[str, typer.Option("--k", help="How many of the strongest heads to mask, with commas.")] = "1,5,10,20",
+    kind: Annotated[str, typer.Option("--kind", help="How to mask: zero, mean or uniform.")] = "zero",
+    length: Annotated[int, typer.Option("--length", help="Tokens of the needle prompts.")] = 512,
+    draws: Draws = 5,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    **loading: Any,
+) -> None:
+    """Needle recall with the top k retrieval heads masked, and with k random heads of the same layers. Resumable."""
+    from interp.heads.ablation import Kind
+    from interp.heads.causal import causal_retrieval
+    from interp.heads.confirm_tasks import needle_task
+    from interp.heads.report import load_report
+
+    wide, parts = load_report(folder)
+    if "retrieval" not in parts:
+        raise OptionError(
+            f"the report in {folder} has no retrieval scores; see why in `interp heads show` or its atlas"
+        )
+    hooked = load_like(dict(wide.manifest["model"]), model, loading)
+    task = needle_task(hooked, length=length, seed=seed)
+    with counting("masked answers", quiet=quiet) as progress:
+        result = causal_retrieval(
+            hooked,
+            parts["retrieval"],
+            k=number_list(k, "--k") or [],
+            draws=draws,
+            kind=one_of(kind, get_args(Kind), "--kind"),
+            task=task,
+            seed=seed,
+            folder=folder / "causal_parts",
+            progress=progress,
+        )
+    result.save(folder / "causal")
+    if not quiet:
+        base = result.table["base"].iloc[0]
+        rows = [
+            [r["k"], f"{r['ablated']:.3f}", f"{r['control_mean']:.3f} ± {r['control_std']:.3f}", r["heads"]]
+            for r in result.table.to_dict("records")
+        ]
+        columns = ("k", "top heads masked", "random heads masked", "heads")
+        print_table(f"Needle recall, {base:.3f} unmasked", columns, rows, numbers=columns[:3])
+        say(f"table, arrays and manifest lie in {folder / 'causal'}")
+
+
+def page(
+    folder: Folder,
+    heads: Annotated[str, typer.Argument(metavar="LAYER.HEAD,...", help="Heads, with commas.")],
+    model: Like = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    **loading: Any,
+) -> None:
+    """Write the pages of some heads into a report's folder, and link them in its atlas."""
+    from interp.heads.report import load_report
+    from interp.widgets.atlas import write_atlas
+    from interp.widgets.head_page import write_head_pages
+
+    wide, _ = load_report(folder)
+    wanted = [_head(x) for x in word_list(heads) or []]
+    hooked = load_like(dict(wide.manifest["model"]), model, loading)
+    with counting("pages of heads", quiet=quiet) as count:
+        paths = write_head_pages(hooked, folder, wanted, seed=seed, progress=count)
+    write_atlas(folder)
+    for path in paths:
+        print(path)
+
+
+def _rules(given: list[str]) -> Any:
+    """Thresholds with those of NAME=VALUE changed."""
+    from dataclasses import fields, replace
+
+    from interp.heads.labels import Rules
+
+    rules = Rules()
+    known = {f.name: type(getattr(rules, f.name)) for f in fields(rules)}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in known:
+            raise OptionError(f"--rule must be NAME=VALUE with a name of {', '.join(known)}; got {text!r}")
+        try:
+            rules = replace(rules, **{name: known[name](value)})
+        except ValueError as error:
+            raise OptionError(f"--rule {text!r}: {error}") from error
+    return rules
+
+
+def _head(text: str) -> tuple[int, int]:
+    layer, dot, head = text.partition(".")
+    if not (dot and layer.isdecimal() and head.isdecimal()):
+        raise OptionError(f"a head is written LAYER.HEAD, such as 23.2; got {text!r}")
+    return int(layer), int(head)
+
+
+def _print_report(wide: Any) -> None:
+    """The strongest heads of each label, what the controls would earn, and what was not measured."""
+    from interp.heads.labels import LABELS, SCORES, labelled
+
+    by_label = labelled(wide.table)
+    table = wide.table.set_index(["layer", "head"])
+    rows = []
+    for label in LABELS:
+        heads = by_label.get(label, [])
+        best = [f"{a}.{b} {table.loc[(a, b), SCORES[label]]:.3g}" for a, b in heads[:STRONGEST]]
+        rows.append([label, len(heads), wide.manifest["labels_by_controls"][label], "  ".join(best)])
+    columns = ("label", "heads", "by controls", "strongest (layer.head score)")
+    print_table(f"{wide.manifest['model']['name']}: heads by label", columns, rows, numbers=columns[1:3])
+    for name, record in wide.manifest["parts"].items():
+        said = f"{name}: {record['outcome']}, {record['seconds']} s"
+        say(said + (f": {record['reason']}" if "reason" in record else ""))
