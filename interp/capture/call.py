@@ -12,8 +12,10 @@ from interp.capture.placed import PlacedMask
 from interp.capture.sites import Site
 from interp.errors import EditError
 from interp_kernels import Attended, Collect, Edit, Mask, attention
+from interp_kernels import visible_count as count_visible
 from interp_kernels.dispatch import BackendChoice
 from interp_kernels.spec.edit import MAX_FACTOR_SETS
+from interp_kernels.visibility import visible_at
 
 Phase = Literal["prefill", "decode"]
 
@@ -97,6 +99,22 @@ class AttentionCall:
             torch.zeros(1, 1, dtype=torch.int64) if x is None else x[:, None] for x in (self.mask.left, self.mask.right)
         )
         return (row >= left.to(row.device)) & (row < self.keys - right.to(row.device))
+
+    def visible_count(self) -> Tensor:
+        """Number of keys that each row sees, int64 [B or 1, H or 1, Nq]."""
+        mask = self.mask.to(self.q.device)
+        return count_visible(mask, self.q.shape[0], self.heads, self.queries, self.keys, self.q.device)
+
+    def sees_first(self) -> Tensor:
+        """Whether each row sees the first token of its text, bool [B or 1, H or 1, Nq]."""
+        mask, rows = self.mask.to(self.q.device), torch.arange(self.queries, device=self.q.device)
+        firsts = (-self.key_positions()[:, 0]).tolist()
+        parts = []
+        for b, first in enumerate(firsts):
+            item = mask if len(firsts) == 1 else mask.narrow(slice(b, b + 1), slice(0, self.heads))
+            seen = visible_at(item, self.heads, self.queries, self.keys, rows, torch.full_like(rows, max(first, 0)))
+            parts.append(seen & (first >= 0))
+        return torch.cat(parts)
 
     def _text_start(self) -> Tensor:
         if isinstance(self.mask, PlacedMask):

@@ -15,7 +15,7 @@ from interp.stats.declaration import Statistic
 from interp.stats.labels import TokenLabels
 from interp.stats.needs import Needs
 from interp.stats.rows import Rows
-from interp_kernels import Attended, Collect, columns, visible_count, visible_rows
+from interp_kernels import Attended, Collect, columns, visible_rows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,10 +114,10 @@ class MaskCounts:
     @staticmethod
     def of(call: AttentionCall, queries: TokenLabels, *, received: bool) -> MaskCounts:
         """Count for one call."""
-        q, k, mask = call.q, call.k, call.mask.to(call.q.device)
-        sizes = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+        q, mask = call.q, call.mask.to(call.q.device)
+        sizes = (q.shape[0], call.heads, call.queries, call.keys)
         return MaskCounts(
-            visible=visible_count(mask, *sizes, q.device),
+            visible=call.visible_count(),
             received_rows=visible_rows(mask, queries.real[:, None], *sizes, q.device)[:, :, 0] if received else None,
         )
 

@@ -46,3 +46,10 @@ def attention_sites(model: nn.Module, *, encoder_decoder: bool) -> dict[int, Sit
             kind, own if isinstance(own, int) and kind == "self" else int(numbers[0]) if numbers else int(own or 0)
         )
     return sites
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """A module as transformers made it, without what a TransformerLens bridge may have put around it."""
+    while getattr(module, "original_component", None) is not None:
+        module = module.original_component  # pyright: ignore[reportAssignmentType]
+    return module

@@ -140,7 +140,7 @@ def print_top(result: Result, top: int, *, title: str | None = None) -> None:
     rows = []
     for layer, head, score in result.top(top):
         row: Any = table.loc[(layer, head)]
-        rows.append([f"{layer}.{head}", _number(score), _number(row["spread"]), _number(row["control"])])
+        rows.append([f"{layer}.{head}", _number(score), _number(float(row["spread"])), _number(float(row["control"]))])
     name = result.manifest.get("model", {}).get("name", "a model without a name")
     columns = ("head", "score", "spread", "control")
     said = title or f"{name}: {result.kind.removeprefix('heads.').replace('_', ' ')}, top heads (layer.head)"

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from interp.capture.sites import unwrapped
 from interp.heads.layouts import Layout
 
 Embedding = Literal["embed", "mlp", "embed+mlp", "embed+attn+mlp"]
@@ -192,19 +193,13 @@ def affine(norm: nn.Module, size: int) -> Affine:
 def outer(module: nn.Module, path: str) -> Any:
     """The submodule at a path as it is called, in what a TransformerLens bridge may have put around it."""
     for name in path.split("."):
-        module = getattr(_unwrapped(module), name)
+        module = getattr(unwrapped(module), name)
     return module
 
 
 def inner(module: nn.Module, path: str) -> Any:
     """The submodule at a path as transformers made it, without a bridge's hooks."""
-    return _unwrapped(outer(module, path))
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    while getattr(module, "original_component", None) is not None:
-        module = module.original_component  # pyright: ignore[reportAssignmentType]
-    return module
+    return unwrapped(outer(module, path))
 
 
 def _matrix(module: nn.Module) -> Tensor:

@@ -86,13 +86,16 @@ def qk_sizes(model: HookedModel, layer: int, head: int) -> NDArray[np.float64] |
 
 
 @torch.no_grad()
-def strongest_pairs(run: Run, layer: int, head: int, *, count: int = PAIRS) -> list[Pair]:
-    """The strongest links of a head on one text, at most one for each (query token, key token); the first key left out."""
+def strongest_pairs(run: Run, layer: int, head: int, *, first: int = 0, count: int = PAIRS) -> list[Pair]:
+    """The strongest links of a head on one text, at most one for each (query token, key token); the first key left out.
+
+    Rows before `first` do not count: they see few keys, and so are strong by default.
+    """
     amap = run.attention[layer, head]
     queries, keys = amap.shape
     ids = run.ids
     found: dict[tuple[int, int], Pair] = {}
-    for start in range(0, queries, ROWS):
+    for start in range(first, queries, ROWS):
         block = amap[start : min(start + ROWS, queries), SINK_KEYS:keys]
         best = block.flatten().topk(min(4 * count, block.numel()))
         for weight, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):

@@ -206,7 +206,7 @@ def _shown(model: HookedModel, one: Input, run: Run, head: Head) -> dict[str, An
     away: NDArray[np.float32] = np.zeros_like(first)
     away[slice(*one.rows)] = 1.0 - np.nan_to_num(first[slice(*one.rows)], nan=1.0)
     shots = pictures(run, (one.name, layer, number), away)
-    pairs = strongest_pairs(run, layer, number)
+    pairs = strongest_pairs(run, layer, number, first=one.rows[0])
     texts = model.tokens(list(one.ids))
     return {
         "name": one.name,

@@ -50,8 +50,8 @@ def test_labels_ablations_and_places(atlas: Page) -> None:
     assert row.locator("td").all_inner_texts()[:2] == ["2", "1"]
     row.locator("button.head").nth(1).click()
     assert atlas.locator(".inspector h2").inner_text() == "Layer 2, head 3"
-    assert atlas.locator("circle.point").count() == 15
-    assert atlas.locator("circle.point.on").get_attribute("data-head") == "13"
+    assert atlas.locator("i.point").count() == 15
+    assert atlas.locator("i.point.on").get_attribute("data-head") == "13"
     atlas.locator(".places .choice button").nth(1).click()
     assert atlas.locator(".places .choice button").nth(1).get_attribute("aria-pressed") == "true"
     assert "onerror" in atlas.get_by_role("heading", level=1).inner_text()  # shown, not run

@@ -108,17 +108,18 @@ def test_report_confirm_and_page(tmp_path: Path) -> None:
     again = interp("heads", "report", "tiny/gpt2", "--out", out, *words)
     assert "copying: used again" in again.stderr
     interp("heads", "report", "tiny/gpt2", "--out", out, *words, "--rule", "duplicate=0.0")
-    confirmed = interp("heads", "confirm", out, "--kinds", "zero", "--draws", "2", "--labels", "duplicate")
+    like = ("--model", "tiny/gpt2")  # the manifest says tiny/gpt2-0, with the seed of its weights
+    confirmed = interp("heads", "confirm", out, "--kinds", "zero", "--draws", "2", "--labels", "duplicate", *like)
     assert confirmed.exit_code == 0, confirmed.stderr
     assert "loss on the second half" in confirmed.stdout
     assert '"confirmed":[{' in (out / "atlas.html").read_text(encoding="utf-8")
-    page = interp("heads", "page", out, "1.2")
+    page = interp("heads", "page", out, "1.2", *like)
     assert page.exit_code == 0, page.stderr
     assert (out / "heads" / "1.2.html").exists()
     other = interp("heads", "page", out, "1.2", "--model", "tiny/llama")
     assert other.exit_code == 2
     assert "--model" in other.stderr
-    assert interp("heads", "page", out, "1-2").exit_code == 2
+    assert interp("heads", "page", out, "1-2", *like).exit_code == 2
     assert interp("heads", "causal", out).exit_code == 2
 
 

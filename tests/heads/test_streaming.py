@@ -43,18 +43,18 @@ def dense(q, k, v, mask):
     return np.stack(outs), np.stack(lses)
 
 
-def in_float64():
-    """A tiny Llama in float64 throughout: its own norms round to float32 whatever the dtype."""
-    model = interp.tiny("llama")
-    model.hf.double()
-    for norm in [m for m in model.hf.modules() if isinstance(m, LlamaRMSNorm)]:
+def in_float64(hf):
+    """A Llama in float64 throughout: its own norms round to float32 whatever the dtype."""
+    for norm in [m for m in hf.double().modules() if isinstance(m, LlamaRMSNorm)]:
         norm.forward = lambda x, norm=norm: norm.weight * x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
-    return model
+    return hf
 
 
 @pytest.fixture(scope="module")
 def llama():
-    return in_float64()
+    model = interp.tiny("llama")
+    in_float64(model.hf)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def test_refusals(llama, texts, tmp_path):
     with pytest.raises(InputDataError, match="no next token"):
         streaming(llama, [last], form="gradient", sinks=1, window=2, rows="last")
     with pytest.raises(OptionError, match="between 0 and 1"):
-        streaming_heads(gates_of([[1.0]]), 50)
+        streaming_heads(gates_of([[1.0]]), 50.0)
     with pytest.raises(OptionError, match="of kind heads"):
         streaming_heads(Result(kind="heads.retrieval", table=gates_of([[1.0]]).table, manifest={}))
 

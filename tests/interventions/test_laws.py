@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from dense_edits import play
@@ -195,11 +193,14 @@ def test_streaming_keeps_to_a_window_that_the_model_has_already(models):
     assert torch.equal(logits(model, ids, k.Streaming(sinks=0, window=6), k.Streaming(sinks=0, window=5)), narrow)
 
 
-def test_zero_tuning_multiplies_the_odds_of_the_first_token(model):
+def test_zero_tuning_has_its_closed_form(model):
+    """p'_0 = gamma p_0 / D and all else p_j / D with D = (gamma - 1) p_0 + 1, as statistics measure it."""
     k = kinds()
     ids = model.encode(TEXT)
-    before = model.run(ids, layers=[0]).stats["first_token_mass"][0, :, 1:].double()
+    names = ["first_token_mass", "current_token_mass"]
+    before = {name: x[0, :, 1:] for name, x in model.run(ids, layers=[0], collect=names).stats.items()}
     with model.edit(k.zero_tuning(2.5)):
-        after = model.run(ids, layers=[0]).stats["first_token_mass"][0, :, 1:].double()
-    torch.testing.assert_close(after / (1 - after), 2.5 * before / (1 - before), rtol=1e-4, atol=1e-5)
-    assert math.isclose(float(after.mean()), float((2.5 * before / (1 + 1.5 * before)).mean()), rel_tol=1e-5)
+        after = {name: x[0, :, 1:] for name, x in model.run(ids, layers=[0], collect=names).stats.items()}
+    d = 1 + 1.5 * before["first_token_mass"]
+    torch.testing.assert_close(after["first_token_mass"], 2.5 * before["first_token_mass"] / d, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(after["current_token_mass"], before["current_token_mass"] / d, atol=1e-6, rtol=1e-5)

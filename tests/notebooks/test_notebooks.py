@@ -12,7 +12,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PLOTLY = "application/vnd.plotly.v1+json"
 
 pytestmark = pytest.mark.medium
@@ -29,7 +30,10 @@ def run(path: Path, folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_figures_and_tables(path: Path, tmp_path: Path) -> None:
-    outputs = run(path, tmp_path)
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (tmp_path / "data").symlink_to(ROOT / "data")  # notebooks draw from ../data/results
+    outputs = run(path, folder)
     figures = [o["data"][PLOTLY] for o in outputs if PLOTLY in o.get("data", {})]
     assert figures
     assert all(figure["data"] for figure in figures)
@@ -37,4 +41,4 @@ def test_a_notebook_runs_and_shows_figures_and_tables(path: Path, tmp_path: Path
     assert not [o for o in outputs if o["output_type"] == "error"]
     warned = [o["text"] for o in outputs if o["output_type"] == "stream" and o["name"] == "stderr"]
     assert not warned, "a notebook that warns its reader: " + "\n".join(warned)
-    assert not list(tmp_path.iterdir()), "a notebook leaves no files behind"
+    assert not list(folder.iterdir()), "a notebook leaves no files behind"

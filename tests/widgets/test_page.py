@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from report_cases import NASTY, frame, manifest, thumbnails
 
 from interp.widgets.page import embed_json, join_modules
+from interp.widgets.atlas import MODULES as ATLAS
+from interp.widgets.head_page import MODULES as HEAD
 from interp.widgets.report import MODULES, WEB, report_page
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -60,9 +62,13 @@ def test_modules_join_into_one() -> None:
     assert joined == 'const A = 1;\nfunction f() { return A; }\n\nconst exported = "export const";\nclass B {}\n'
 
 
-def test_the_modules_of_the_report_share_one_name_space_without_clashes() -> None:
-    sources = {name: (WEB / f"{name}.js").read_text(encoding="utf-8") for name in MODULES}
-    assert set(sources) == {path.stem for path in WEB.glob("*.js")}
+def test_every_module_is_part_of_a_page() -> None:
+    assert {*MODULES, *ATLAS, *HEAD} == {path.stem for path in WEB.glob("*.js")}
+
+
+@pytest.mark.parametrize("modules", [MODULES, ATLAS, HEAD], ids=["report", "atlas", "head"])
+def test_the_modules_of_a_page_share_one_name_space_without_clashes(modules: tuple[str, ...]) -> None:
+    sources = {name: (WEB / f"{name}.js").read_text(encoding="utf-8") for name in modules}
     declared = [
         n for s in sources.values() for n in re.findall(r"^(?:export )?(?:function|const|let|class) (\w+)", s, re.M)
     ]

@@ -4,7 +4,6 @@ import { colour } from "./data.js";
 import { headLink } from "./atlas_head.js";
 
 const LISTED = 24;
-const SVG = "http://www.w3.org/2000/svg";
 
 // The heads of every label as buttons that lock them; pages of heads are linked behind.
 export function createLabels(data, state) {
@@ -40,34 +39,25 @@ export function createConfirmed(data) {
     el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...columns.map((text) => el("th", { scope: "col", text })))), el("tbody", {}, ...rows))));
 }
 
-function svg(tag, props, ...children) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(props)) node.setAttribute(name, String(value));
-  node.append(...children);
-  return node;
-}
-
-// Every head as a point; clusters by colour and by size of the ring, the shown head marked.
+// Every head as a point; clusters by colour, the shown head marked.
 export function createPlaces(data, state) {
   if (!data.placed) return null;
   const { views, cluster, features } = data.placed, clusters = Math.max(...cluster) + 1;
   const names = { tsne: "t-SNE (neighbours)", pca: "PCA (distances)" };
   const points = cluster.map((c, i) => {
-    const point = svg("circle", { r: 5, class: "point", "data-head": i, tabindex: -1 }, svg("title", {}));
-    point.firstChild.textContent = `${data.name(i)}, cluster ${c}${data.labels[i] ? `: ${data.labels[i]}` : ""}`;
-    return place(point, { fill: colour(data.table, Math.round(c * 255 / Math.max(1, clusters - 1))) });
+    const point = el("i", { class: "point", "data-head": i, title: `${data.name(i)}, cluster ${c}${data.labels[i] ? `: ${data.labels[i]}` : ""}` });
+    return place(point, { background: colour(data.table, Math.round(c * 255 / Math.max(1, clusters - 1))) });
   });
-  const board = svg("svg", { viewBox: "0 0 600 420", role: "img", "aria-label": "every head, placed by how it attends" }, ...points);
+  const board = el("div", { class: "field", role: "img", "aria-label": "every head, placed by how it attends" }, ...points);
   board.addEventListener("pointerover", (event) => { if (event.target.dataset.head !== undefined) state.hover(Number(event.target.dataset.head)); });
   board.addEventListener("pointerleave", () => state.hover(null));
   board.addEventListener("click", (event) => { if (event.target.dataset.head !== undefined) state.lock(Number(event.target.dataset.head)); });
   const buttons = Object.keys(views).map((view) => el("button", { type: "button", text: names[view] }));
   const show = (view) => {
     const [x, y] = views[view], span = (v) => [Math.min(...v), Math.max(...v)], [x0, x1] = span(x), [y0, y1] = span(y);
-    points.forEach((point, i) => {
-      point.setAttribute("cx", 12 + 576 * (x[i] - x0) / (x1 - x0 || 1));
-      point.setAttribute("cy", 408 - 396 * (y[i] - y0) / (y1 - y0 || 1));
-    });
+    points.forEach((point, i) => place(point, {
+      left: `${2 + 96 * (x[i] - x0) / (x1 - x0 || 1)}%`, top: `${97 - 94 * (y[i] - y0) / (y1 - y0 || 1)}%`,
+    }));
     Object.keys(views).forEach((name, i) => buttons[i].setAttribute("aria-pressed", String(name === view)));
   };
   Object.keys(views).forEach((view, i) => buttons[i].addEventListener("click", () => show(view)));

@@ -1,6 +1,6 @@
 """Run as a script with TRITON_INTERPRET=1: the definitions of a few interventions against the Triton kernels, interpreted on the CPU.
 
-Prints one JSON object: case -> largest error. All stages of the kernel's edits at once, a structural mask, and ACT (columns and key sets too).
+Prints one JSON object: case -> largest error. All stages of the kernel's edits at once, and a structural mask.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def main() -> None:
 
     model = interp.tiny("llama")
     ids = model.encode("ab, abc; a b")
-    edits = {name: (test_definitions.CASES[name].make(),) for name in ("streaming", "act_of_the_paper")}
-    edits["all stages"] = tuple(test_mechanism.all_stages(interp.interventions))
-    errors = {}
-    for name, chosen in edits.items():
-        definition = test_mechanism.staged if name == "all stages" else test_definitions.CASES[name].definition
-        errors[name] = largest_error(play(model, ids, chosen, backend="triton", steps=1), definition)
-    print(json.dumps(errors))
+    streaming = test_definitions.CASES["streaming"]
+    stages = tuple(test_mechanism.all_stages(interp.interventions))
+    played = {
+        "streaming": (play(model, ids, (streaming.make(),), backend="triton"), streaming.definition),
+        "all stages": (play(model, ids, stages, backend="triton", steps=1), test_mechanism.staged),
+    }
+    print(json.dumps({name: largest_error(*pair) for name, pair in played.items()}))
 
 
 if __name__ == "__main__":
