@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from interp import heads, interventions, sinks, stats, tasks
+    from interp import entropy, heads, interventions, sinks, stats, tasks
     from interp.batch.scan import scan
     from interp.capture.run import Run
     from interp.maps.attention_map import AttentionMap
@@ -31,6 +31,7 @@ __all__ = [
     "Run",
     "__version__",
     "available_models",
+    "entropy",
     "heads",
     "interventions",
     "load",
@@ -52,7 +53,7 @@ _NAMES = {
     "tiny": "interp.models.toy",
     "wrap": "interp.models.hooked",
 }
-_MODULES = frozenset({"heads", "interventions", "sinks", "stats", "tasks"})
+_MODULES = frozenset({"entropy", "heads", "interventions", "sinks", "stats", "tasks"})
 
 
 def __getattr__(name: str) -> object:

@@ -97,7 +97,7 @@ def attend(
             f"{type(module).__name__} passes {', '.join(unknown)} to attention, which interp does not know; please report it"
         )
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-    mask = _as_mask(attention_mask, causal=causal, window=sliding_window, queries=query.shape[2], keys=key.shape[2])
+    mask = as_mask(attention_mask, causal=causal, window=sliding_window, queries=query.shape[2], keys=key.shape[2])
     if position_bias is not None:
         mask = mask.biased(position_bias[:, :, -query.shape[2] :, : key.shape[2]])
     listener = _listener.get()
@@ -143,7 +143,7 @@ def _site(module: nn.Module, listener: Listener | None) -> Site:
     return Site("self", -1)
 
 
-def _as_mask(mask: Tensor | Mask | None, *, causal: bool, window: int | None, queries: int, keys: int) -> Mask:
+def as_mask(mask: Tensor | Mask | None, *, causal: bool, window: int | None, queries: int, keys: int) -> Mask:
     """What transformers gives as a mask: ours, a dense tensor of the user's, or None with its causal convention."""
     if isinstance(mask, Mask):
         return mask

@@ -11,8 +11,7 @@ from torch import Tensor
 from interp.capture.placed import PlacedMask
 from interp.capture.sites import Site
 from interp.errors import EditError
-from interp_kernels import Attended, Collect, Edit, Mask, attention
-from interp_kernels import visible_count as count_visible
+from interp_kernels import Attended, Collect, Edit, Mask, attention, visible_count
 from interp_kernels.dispatch import BackendChoice
 from interp_kernels.spec.edit import MAX_FACTOR_SETS
 from interp_kernels.visibility import visible_at
@@ -103,7 +102,7 @@ class AttentionCall:
     def visible_count(self) -> Tensor:
         """Number of keys that each row sees, int64 [B or 1, H or 1, Nq]."""
         mask = self.mask.to(self.q.device)
-        return count_visible(mask, self.q.shape[0], self.heads, self.queries, self.keys, self.q.device)
+        return visible_count(mask, self.q.shape[0], self.heads, self.queries, self.keys, self.q.device)
 
     def sees_first(self) -> Tensor:
         """Whether each row sees the first token of its text, bool [B or 1, H or 1, Nq]."""

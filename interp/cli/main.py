@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from interp.cli.console import complain
 from interp.cli.corpus import corpus
 from interp.cli.demo import demo
+from interp.cli.entropy import app as entropy
 from interp.cli.heads import app as heads
 from interp.cli.kernels import kernels
 from interp.cli.models import models
@@ -88,6 +89,7 @@ def _interp(
 
 for _command in (scan, demo, show, report, models, stats, corpus, kernels):
     app.command()(_command)
+app.add_typer(entropy, name="entropy")
 app.add_typer(heads, name="heads")
 app.add_typer(sinks, name="sinks")
 

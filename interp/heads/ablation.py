@@ -20,8 +20,8 @@ from torch import Tensor
 from interp.errors import CorruptFileError, OptionError, OutputError
 from interp.interventions.ablate import AblateHeads
 from interp.models.hooked import HookedModel
-from interp.sinks.protocol import sequences
 from interp.tasks.haystack import corpus_texts
+from interp.tasks.sequences import sequences
 
 Head = tuple[int, int]
 Kind = Literal["zero", "mean", "uniform"]

@@ -21,11 +21,11 @@ from torch import Tensor
 from interp.errors import InputDataError, OptionError
 from interp.heads.retrieval import greedy
 from interp.models.hooked import HookedModel
-from interp.sinks.protocol import sequences
 from interp.tasks import needle, repeated, succession
 from interp.tasks.haystack import corpus_texts
 from interp.tasks.prompt import Prompt
 from interp.tasks.repeated import TRANSFORMER_LENS
+from interp.tasks.sequences import sequences
 
 Better = Literal["higher", "lower"]
 TASK_OF: Final = {
@@ -89,8 +89,9 @@ def needle_task(
 
     def measure(model: HookedModel) -> dict[str, float]:
         recalls, accepted = [], []
-        for prompt in given:
-            said = greedy(model, prompt.ids, steps=steps)[len(prompt.ids) :].tolist()
+        answered = greedy(model, [prompt.ids for prompt in given], steps=steps)
+        for prompt, whole in zip(given, answered, strict=True):
+            said = whole[len(prompt.ids) :].tolist()
             text = str(_tokenizer(model).decode(said, skip_special_tokens=True))
             recalls.append(needle.rouge1_recall(str(prompt.meta["answer"]), text))
             accepted.append(needle.accepted(prompt, text))

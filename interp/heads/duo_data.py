@@ -9,10 +9,10 @@ import numpy as np
 
 from interp.errors import InputDataError, OptionError, UnsupportedModelError
 from interp.models.hooked import HookedModel
-from interp.sinks.protocol import sequences
 from interp.tasks import passkey
 from interp.tasks.haystack import corpus_texts
 from interp.tasks.prompt import Prompt, generator
+from interp.tasks.sequences import sequences
 
 
 def natural(model: HookedModel, *, samples: int, tokens: int, seed: int) -> list[Prompt]:

@@ -11,6 +11,7 @@ feature shuffled over heads on its own: what clusters chance finds in features t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,11 +68,11 @@ def embedding(
     Raises:
         OptionError: fewer than two usable features, or fewer heads than clusters.
     """
-    frame = table.table if isinstance(table, Result) else table
+    frame: Any = table.table if isinstance(table, Result) else table
     wanted = [name for name in (*FEATURES, *SCORES) if name in frame.columns] if features is None else list(features)
     if missing := [name for name in wanted if name not in frame.columns]:
         raise OptionError(f"the table has no columns {', '.join(missing)}; it has {', '.join(frame.columns)}")
-    values = frame[wanted].to_numpy(np.float64)
+    values: NDArray[np.float64] = frame[wanted].to_numpy(np.float64)
     usable = np.isfinite(values).all(0) & (values.std(0) > 1e-12)
     names = [name for name, fits in zip(wanted, usable, strict=True) if fits]
     counts = sorted({k for k in clusters if 2 <= k < len(frame)})
@@ -80,16 +81,17 @@ def embedding(
             f"wanted at least two features that differ between heads, and 2 <= k < number of heads; got {names} and {len(frame)} heads"
         )
     values = values[:, usable]
-    z = (values - values.mean(0)) / values.std(0)
+    z: NDArray[np.float64] = (values - values.mean(0)) / values.std(0)
     by_count = {k: _cluster(z, k, seed) for k in counts}
     means = {k: float(silhouettes.mean()) for k, (_, silhouettes) in by_count.items()}
     best = max(counts, key=lambda k: (means[k], -k))
     labels, silhouettes = by_count[best]
     draw = np.random.default_rng(seed)
-    control = float(_cluster(np.stack([draw.permutation(x) for x in z.T], axis=1), best, seed)[1].mean())
-    pca = PCA(n_components=2, random_state=seed).fit(z)
+    dealt: Any = np.stack([draw.permutation(x) for x in z.T], axis=1)
+    control = float(_cluster(dealt, best, seed)[1].mean())
+    pca: Any = PCA(n_components=2, random_state=seed).fit(z)
     flat = pca.transform(z)
-    near = TSNE(perplexity=min(perplexity, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(z)
+    near: Any = TSNE(perplexity=min(perplexity, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(z)
     found = pd.DataFrame(
         {
             "layer": frame["layer"].to_numpy(),
@@ -130,7 +132,7 @@ def embedding(
 
 def _cluster(z: NDArray[np.float64], k: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Clusters [head], the largest first, and the silhouette of each head."""
-    raw = KMeans(n_clusters=k, n_init=STARTS, random_state=seed).fit_predict(z)
+    raw = KMeans(n_clusters=k, n_init=STARTS, random_state=seed).fit_predict(z)  # pyright: ignore[reportArgumentType]
     order = np.argsort(-np.bincount(raw, minlength=k), kind="stable")
     labels = np.argsort(order)[raw].astype(np.int64)
-    return labels, silhouette_samples(z, labels)
+    return labels, np.asarray(silhouette_samples(z, labels), dtype=np.float64)

@@ -17,8 +17,8 @@ from interp.errors import OptionError
 from interp.heads.tables import head_table, mean_of
 from interp.models.hooked import HookedModel
 from interp.results import Result
-from interp.sinks.protocol import Source, sequences
 from interp.tasks.haystack import corpus_texts
+from interp.tasks.sequences import Source, sequences
 
 FEATURES: Final = (
     "normalised_entropy",

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ def passes(table: pd.DataFrame, rules: Rules, *, controls: bool = False) -> pd.D
             control of their own (copying, tasks) are kept as measured.
     """
 
-    def column(name: str, *, measured: bool = False) -> pd.Series:
+    def column(name: str, *, measured: bool = False) -> Any:
         chosen = f"{name}_control" if controls and not measured else name
         return table[chosen] if chosen in table.columns else pd.Series(np.nan, index=table.index)
 
@@ -105,12 +105,12 @@ def passes(table: pd.DataFrame, rules: Rules, *, controls: bool = False) -> pd.D
         "successor": (column("successor") > rules.successor)
         & (column("successor_tasks", measured=True) >= rules.successor_tasks),
     }
-    return pd.DataFrame(found)[list(LABELS)]
+    return pd.DataFrame({label: found[label] for label in LABELS})
 
 
 def in_words(passed: pd.DataFrame) -> list[str]:
     """The labels of each head, joined by ", "; "" for a head that passes no rule."""
-    return [", ".join(name for name in LABELS if row[name]) for _, row in passed.iterrows()]
+    return [", ".join(name for name in LABELS if row[name]) for row in passed.to_dict("records")]
 
 
 def labelled(table: pd.DataFrame, *, most: int | None = None) -> dict[str, list[tuple[int, int]]]:
@@ -123,7 +123,7 @@ def labelled(table: pd.DataFrame, *, most: int | None = None) -> dict[str, list[
     split = [set(words.split(", ")) for words in table["labels"]]
     found: dict[str, list[tuple[int, int]]] = {}
     for label in _present(split):
-        rows = table[[label in words for words in split]]
+        rows: Any = table[[label in words for words in split]]
         by = SCORES[label]
         rows = rows.sort_values([by, "layer", "head"], ascending=[False, True, True]).head(most or len(rows))
         found[label] = [(int(a), int(b)) for a, b in zip(rows["layer"], rows["head"], strict=True)]

@@ -40,8 +40,8 @@ from interp.heads.pattern_masks import Candidate, Pattern
 from interp.heads.tables import head_table, mean_of, named
 from interp.models.hooked import HookedModel
 from interp.results import Result
-from interp.sinks.protocol import sequences
 from interp.tasks.corpus import corpus
+from interp.tasks.sequences import sequences
 
 DENSE_BELOW = 0.9
 """Recall below which no mask will do (a proposal of this project, from no paper)."""

@@ -33,9 +33,9 @@ from interp.heads.positional import TOKENS_PER_PASS, Kind
 from interp.heads.tables import head_table, mean_of, named
 from interp.models.hooked import HookedModel
 from interp.results import Result
-from interp.sinks.protocol import first_tokens, sequences
 from interp.tasks.corpus import corpus
 from interp.tasks.prompt import generator
+from interp.tasks.sequences import first_tokens, sequences
 
 OFFSETS = (0, 1, 2)
 MATCHES: Final[tuple[str, ...]] = ("duplicate", "first", "induction", "duplicate control", "induction control")

@@ -101,6 +101,8 @@ def report(
         found, record[part.name] = _part(model, part, plan, key, folder, say)
         results |= found
     table = _table(model, chosen, results, rules)
+    earned: Any
+    by_controls: Any
     earned, by_controls = (passes(table, rules, controls=judged) for judged in (False, True))
     manifest = model.manifest() | {
         "method": "report",

@@ -78,7 +78,7 @@ class Part:
 
 def wide_columns(part: Part, name: str, result: Result) -> dict[str, pd.Series]:
     """The columns that a result gives to the wide table, indexed by (layer, head): NAME, NAME_spread, NAME_control, and those named."""
-    rows = result.table.set_index(["layer", "head"])
+    rows: Any = result.table.set_index(["layer", "head"])
     found = {name: rows["score"], f"{name}_spread": rows["spread"], f"{name}_control": rows["control"]}
     return found | {new: rows[old] for new, old in part.columns.get(name, {}).items() if old in rows.columns}
 

@@ -44,6 +44,8 @@ RETRIEVAL_HEAD = 0.1
 """Mean score from which Wu et al. call a head a retrieval head."""
 STEPS = 50
 """Most tokens of an answer (Wu et al., code)."""
+BATCH = 8
+"""Prompts that are answered together."""
 LENGTHS = (512, 1024)
 """Prompt lengths by default, in tokens: what a small model can do; the paper has 20 from 1,000 to 50,000."""
 SOURCES: Final[Mapping[Form, str]] = MappingProxyType(
@@ -165,7 +167,7 @@ def retrieval(
 def answer(model: HookedModel, ids: Sequence[int], *, steps: int, stop: Stop = "line", keys: int = 1) -> Answered:
     """Answer a prompt greedily with the cache, then replay prompt and answer in one pass and keep each answer row's `keys` top keys."""
     start = len(ids)
-    whole = greedy(model, ids, steps=steps, stop=stop)
+    (whole,) = greedy(model, [ids], steps=steps, stop=stop)
     generated = whole[start:]
     collect = Collect(topk=keys, topk_rows=torch.arange(start - 1, len(whole) - 1))
     layers: dict[int, tuple[Tensor, Tensor]] = {}
@@ -179,17 +181,38 @@ def answer(model: HookedModel, ids: Sequence[int], *, steps: int, stop: Stop = "
     return Answered(generated=generated.cpu().numpy(), text=_text(model.tokenizer, generated), top=index, prob=prob)
 
 
-def greedy(model: HookedModel, ids: Sequence[int], *, steps: int, stop: Stop = "line") -> Tensor:
-    """The prompt and the model's greedy answer to it, with the cache: token ids [prompt + answer]."""
-    criteria = StoppingCriteriaList([_LineEnd(model.tokenizer, len(ids))] if stop == "line" else [])
-    return model.generate(
-        list(ids),
-        max_new_tokens=steps,
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        stopping_criteria=criteria,
-    )[0]
+def greedy(model: HookedModel, prompts: Sequence[Sequence[int]], *, steps: int, stop: Stop = "line") -> list[Tensor]:
+    """Each prompt and the model's greedy answer to it, with the cache: token ids [prompt + answer], the token that ended it included.
+
+    Prompts of equal length are answered together, `BATCH` at a time.
+    """
+    found: dict[int, Tensor] = {}
+    for length in sorted({len(ids) for ids in prompts}):
+        equal = [i for i, ids in enumerate(prompts) if len(ids) == length]
+        for first in range(0, len(equal), BATCH):
+            batch = equal[first : first + BATCH]
+            lines = _LineEnd(model.tokenizer, length) if stop == "line" else None
+            whole = model.generate(
+                [list(prompts[i]) for i in batch],
+                max_new_tokens=steps,
+                do_sample=False,
+                num_beams=1,
+                repetition_penalty=1.0,
+                stopping_criteria=StoppingCriteriaList([] if lines is None else [lines]),
+            )
+            for i, ids in zip(batch, whole, strict=True):
+                found[i] = _until_end(model, ids, length, lines)
+    return [found[i] for i in range(len(prompts))]
+
+
+def _until_end(model: HookedModel, ids: Tensor, start: int, lines: _LineEnd | None) -> Tensor:
+    """One row of a batch without the padding that follows its answer where others are longer."""
+    ends = model.hf.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends])
+    for stop in range(start + 1, len(ids)):
+        if int(ids[stop - 1]) in ends or (lines is not None and lines.ended(ids[:stop])):
+            return ids[:stop]
+    return ids
 
 
 def control_span(prompt: Prompt, span: str, draw: np.random.Generator) -> Span:
@@ -212,15 +235,18 @@ def control_span(prompt: Prompt, span: str, draw: np.random.Generator) -> Span:
 
 
 class _LineEnd(StoppingCriteria):
-    """Ends the generation of one prompt behind the first newline that follows text."""
+    """Ends the generation of each prompt behind the first newline that follows text."""
 
     def __init__(self, tokenizer: Any, start: int) -> None:
         self.tokenizer, self.start = tokenizer, start
 
+    def ended(self, ids: Tensor) -> bool:
+        """Whether the answer in one sequence is done."""
+        return "\n" in _text(self.tokenizer, ids[self.start :]).lstrip()
+
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Whether the one sequence is done, bool [1]."""
-        done = "\n" in _text(self.tokenizer, input_ids[0, self.start :]).lstrip()
-        return torch.full((1,), done, dtype=torch.bool, device=input_ids.device)
+        """Which sequences are done, bool [batch]."""
+        return torch.tensor([self.ended(ids) for ids in input_ids], device=input_ids.device)
 
 
 def _text(tokenizer: Any, ids: Tensor) -> str:

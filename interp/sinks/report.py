@@ -20,8 +20,8 @@ from interp.sinks.hidden import (
     phi,
     sink_dimensions,
 )
-from interp.sinks.protocol import SEQUENCES, SOURCES, TOKENS, sequences
 from interp.tasks.corpus import corpus
+from interp.tasks.sequences import SEQUENCES, SOURCES, TOKENS, sequences
 
 STEPS = len(SOURCES) + 3
 NO_OP_SINK_MASS = 0.8

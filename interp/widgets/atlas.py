@@ -215,11 +215,12 @@ def _rows(confirmed: Result) -> list[dict[str, Any]]:
         "spread",
         "heads",
     ]
-    return [plain_values({str(k): v for k, v in row.items()}) for row in confirmed.table[kept].to_dict("records")]
+    table: Any = confirmed.table[kept]
+    return [plain_values({str(k): v for k, v in row.items()}) for row in table.to_dict("records")]
 
 
 def _places(placed: Result) -> dict[str, Any]:
-    table = placed.table.sort_values(["layer", "head"])
+    table: Any = placed.table.sort_values(["layer", "head"])
     return {
         "views": {
             view: [table[f"{view}_{n}"].astype(float).round(4).tolist() for n in (1, 2)] for view in ("tsne", "pca")

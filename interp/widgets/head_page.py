@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from interp.batch.files import make_folder, write_file
@@ -27,10 +26,11 @@ from interp.heads.summary import ov_sizes, qk_sizes, strongest_pairs, written
 from interp.heads.weights import read_weights
 from interp.models.hooked import HookedModel
 from interp.results import Result
-from interp.sinks.protocol import sequences
 from interp.tasks import needle, repeated
 from interp.tasks.haystack import corpus_texts
 from interp.tasks.repeated import TRANSFORMER_LENS
+from interp.tasks.sequences import sequences
+from interp.tasks.vocabulary import Tokenizer
 from interp.widgets.atlas import ATLAS, PAGES, WORDS, plain_values
 from interp.widgets.colours import sequential
 from interp.widgets.page import build_page
@@ -72,7 +72,7 @@ def page_inputs(model: HookedModel, *, seed: int = 0) -> list[Input]:
     """
     if model.tokenizer is None:
         raise InputDataError("the page of a head shows text, and this model came without a tokenizer")
-    longest = model.context_length or TEXT_TOKENS
+    tokenizer, longest = model.tokenizer, model.context_length or TEXT_TOKENS
     size = min(TEXT_TOKENS, longest)
     text = tuple(sequences(model, "natural", texts=corpus_texts("held_out"), tokens=size, count=1, seed=seed)[0])
     found = [
@@ -81,8 +81,8 @@ def page_inputs(model: HookedModel, *, seed: int = 0) -> list[Input]:
         )
     ]
     made: list[Callable[[], Input]] = [
-        lambda: _repeated(model, seed),
-        lambda: _needle(model, min(NEEDLE_TOKENS, longest), seed),
+        lambda: _repeated(tokenizer, seed),
+        lambda: _needle(tokenizer, min(NEEDLE_TOKENS, longest), seed),
     ]
     for make in made:
         try:
@@ -188,7 +188,7 @@ def _run(model: HookedModel, one: Input, layers: Sequence[int]) -> Run:
     return model.run(list(one.ids), layers=layers, collect=["first_token_mass"], keep="qk", logits="none")
 
 
-def _score(table: pd.DataFrame, parts: Mapping[str, Result], name: str, head: Head) -> dict[str, Any]:
+def _score(table: Any, parts: Mapping[str, Result], name: str, head: Head) -> dict[str, Any]:
     title, unit, formula = WORDS[name]
     row: Any = table.set_index(["layer", "head"]).loc[head]
     value = float(row[name])
@@ -242,17 +242,15 @@ def _circuits(model: HookedModel, weights: Weights, head: Head, text: Input) -> 
     }
 
 
-def _repeated(model: HookedModel, seed: int) -> Input:
-    prompt = repeated.prompts(model.tokenizer, TRANSFORMER_LENS, samples=1, seed=seed)[0]
+def _repeated(tokenizer: Tokenizer, seed: int) -> Input:
+    prompt = repeated.prompts(tokenizer, TRANSFORMER_LENS, samples=1, seed=seed)[0]
     size = TRANSFORMER_LENS.length
     note = f"{size} random tokens, twice: a row of the second half has its copy {size} tokens back"
     return Input(name="repeated random tokens", note=note, ids=prompt.ids, rows=(size, 2 * size))
 
 
-def _needle(model: HookedModel, length: int, seed: int) -> Input:
-    prompt = needle.prompts(
-        model.tokenizer, lengths=(length - 32,), depths=(0.5,), hidden=needle.needles()[:1], seed=seed
-    )[0]
+def _needle(tokenizer: Tokenizer, length: int, seed: int) -> Input:
+    prompt = needle.prompts(tokenizer, lengths=(length - 32,), depths=(0.5,), hidden=needle.needles()[:1], seed=seed)[0]
     start, stop = prompt.key_sets["answer"]
     note = f"the needle at keys {start} to {stop - 1}; the last {len(prompt.answer)} rows give the right answer"
     return Input(name="needle prompt", note=note, ids=prompt.whole, rows=(prompt.rows["answer"][0], len(prompt.whole)))

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from interp.widgets.figures import head_heatmap, map_heatmap
+from interp.widgets.plots_entropy import entropy_figure
 from interp.widgets.plots_heads import (
     causal_figure,
     confirm_figure,
@@ -19,6 +20,7 @@ from interp.widgets.plots_heads import (
 
 PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
+        "entropy": entropy_figure,
         "heads": head_heatmap,
         "map": map_heatmap,
         "heads.causal_retrieval": causal_figure,

@@ -18,8 +18,6 @@ from interp.widgets.figures import TEMPLATES, plain
 
 WIDE = 16
 """Layers beyond which score and control stand above each other instead of side by side."""
-BEST = 5
-"""Heads shown by default where a picture has room for a few."""
 SINK_KINDS = ("natural", "random", "repeated")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "star", "hexagon", "pentagon")
 """Shapes of clusters, beside their colours: a cluster is told by shape too."""
@@ -38,7 +36,7 @@ def scores_figure(result: Result, column: str = "score", theme: str = "light") -
     Raises:
         OptionError: no such column of numbers, or an unknown theme.
     """
-    table = result.table
+    table: Any = result.table
     numbers = [c for c in table.columns if c not in ("layer", "head") and pd.api.types.is_numeric_dtype(table[c])]
     if column not in numbers:
         raise OptionError(f"no column of numbers {column!r}; there are: {', '.join(numbers)}")
@@ -70,7 +68,7 @@ def scores_figure(result: Result, column: str = "score", theme: str = "light") -
     figure.update_yaxes(title="head", type="category", autorange="reversed", showgrid=False)
     figure.update_layout(coloraxis={"colorscale": colourscale(), "colorbar": {"thickness": 12}})
     high = 90 + 24 * table["head"].nunique()
-    return _finish(figure, theme, _title(result), 70 + (len(shown) if stacked else 1) * high)
+    return finish(figure, theme, title_of(result), 70 + (len(shown) if stacked else 1) * high)
 
 
 def retrieval_figure(
@@ -111,7 +109,7 @@ def retrieval_figure(
     figure = go.Figure(heat)
     figure.update_xaxes(title="tokens of the prompt", type="category", showgrid=False)
     figure.update_yaxes(title="depth of the needle", type="category", autorange="reversed", showgrid=False)
-    return _finish(figure, theme, f"head {head[0]}.{head[1]}: {_title(result)}", 200 + 34 * grid.shape[1])
+    return finish(figure, theme, f"head {head[0]}.{head[1]}: {title_of(result)}", 200 + 34 * grid.shape[1])
 
 
 def successor_figure(
@@ -139,8 +137,8 @@ def successor_figure(
     figure = go.Figure(bars)
     figure.add_hline(y=float(row["control"]), line_dash="dash", line_color=GREY.get(theme), annotation_text="control")
     figure.update_yaxes(title="share of pairs", range=[0, 1])
-    said = f"head {head[0]}.{head[1]}: {row['score']:.3g} over all pairs; {_title(result)}"
-    return _finish(figure, theme, said, 380)
+    said = f"head {head[0]}.{head[1]}: {row['score']:.3g} over all pairs; {title_of(result)}"
+    return finish(figure, theme, said, 380)
 
 
 def sinks_figure(
@@ -167,7 +165,7 @@ def sinks_figure(
         figure = go.Figure(heat)
         figure.update_xaxes(title="token", showgrid=False)
         figure.update_yaxes(title="layer (entrance)", autorange="reversed", showgrid=False)
-        return _finish(
+        return finish(
             figure, theme, "phi = largest sink dimension over the RMS; a sink token passes 20", 180 + 10 * len(phi)
         )
     if view != "rates":
@@ -179,12 +177,12 @@ def sinks_figure(
             name=kind,
             x=[f"eps = {eps}" for eps in rates],
             y=list(rates.values()),
-            marker_color=_steps(len(SINK_KINDS))[n],
+            marker_color=steps(len(SINK_KINDS))[n],
             hovertemplate=f"{kind}, %{{x}}: %{{y:.3g}}<extra></extra>",
         )
         figure.add_trace(bar)
     figure.update_yaxes(title="share of (sequence, head)", range=[0, 1])
-    return _finish(figure, theme, "Sink_1: heads whose mean attention on the first token passes eps", 380)
+    return finish(figure, theme, "Sink_1: heads whose mean attention on the first token passes eps", 380)
 
 
 def embedding_figure(result: Result, *, view: Literal["tsne", "pca"] = "tsne", theme: str = "light") -> go.Figure:
@@ -197,7 +195,7 @@ def embedding_figure(result: Result, *, view: Literal["tsne", "pca"] = "tsne", t
     """
     if view not in ("tsne", "pca"):
         raise OptionError(f"view must be tsne or pca; got {view!r}")
-    table = result.table
+    table: Any = result.table
     clusters = sorted(table["cluster"].unique())
     figure = go.Figure()
     for n, cluster in enumerate(clusters):
@@ -210,7 +208,7 @@ def embedding_figure(result: Result, *, view: Literal["tsne", "pca"] = "tsne", t
             mode="markers",
             marker={
                 "symbol": SYMBOLS[n % len(SYMBOLS)],
-                "color": _steps(len(clusters))[n],
+                "color": steps(len(clusters))[n],
                 "size": 9,
                 "line": {"width": 1, "color": GREY.get(theme)},
             },
@@ -228,12 +226,12 @@ def embedding_figure(result: Result, *, view: Literal["tsne", "pca"] = "tsne", t
     said = (
         f"heads by how they attend; mean silhouette {table['score'].mean():.2f}, control {table['control'].iloc[0]:.2f}"
     )
-    return _finish(figure, theme, said, 560)
+    return finish(figure, theme, said, 560)
 
 
 def confirm_figure(result: Result, *, theme: str = "light") -> go.Figure:
     """Harm of ablating the heads of each label, and that of random heads of the same layers with its standard deviation; one row per metric."""
-    table = result.table
+    table: Any = result.table
     metrics = list(dict.fromkeys(table["metric"]))
     figure = make_subplots(rows=len(metrics), cols=1, subplot_titles=[plain(m) for m in metrics])
     for n, metric in enumerate(metrics):
@@ -241,18 +239,18 @@ def confirm_figure(result: Result, *, theme: str = "light") -> go.Figure:
         names = [plain(f"{label}, {kind}") for label, kind in zip(rows["label"], rows["kind"], strict=True)]
         _pair_of_bars(figure, names, rows, theme, row=n + 1)
         figure.update_yaxes(title="harm", row=n + 1, col=1)
-    return _finish(
+    return finish(
         figure, theme, "Harm of ablation: labelled heads, and random heads of the same layers", 90 + 260 * len(metrics)
     )
 
 
 def causal_figure(result: Result, *, theme: str = "light") -> go.Figure:
     """What is lost when the top k heads are masked, and when k random heads of the same layers are."""
-    rows = result.table
+    rows: Any = result.table
     figure = make_subplots(rows=1, cols=1)
     _pair_of_bars(figure, [f"k = {k}" for k in rows["k"]], rows, theme, row=1)
     figure.update_yaxes(title=f"loss of {plain(rows['metric'].iloc[0])}")
-    return _finish(
+    return finish(
         figure, theme, f"Masking heads ({plain(rows['kind'].iloc[0])}); unmasked: {rows['base'].iloc[0]:.3g}", 400
     )
 
@@ -277,7 +275,7 @@ def _pair_of_bars(figure: go.Figure, names: Sequence[str], rows: pd.DataFrame, t
 def _grid(table: pd.DataFrame, column: str) -> NDArray[Any]:
     """A column as [head, layer]; words ready to be shown."""
     values = table[column].map(plain) if column in _words(table) else table[column]
-    rows = table.assign(shown=values)
+    rows: Any = table.assign(shown=values)
     if rows.duplicated(["layer", "head"]).any():
         raise OptionError("this table holds a head several times; choose the rows of one measurement before drawing it")
     return rows.pivot(index="head", columns="layer", values="shown").to_numpy()
@@ -294,19 +292,21 @@ def _inside(result: Result, head: tuple[int, int]) -> tuple[int, int]:
     return head
 
 
-def _steps(count: int) -> list[str]:
+def steps(count: int) -> list[str]:
     """Evenly spaced colours of the table, dark to light."""
     scale = colourscale(max(count, 2))
     return [str(colour) for _, colour in scale[:count]]
 
 
-def _title(result: Result) -> str:
+def title_of(result: Result) -> str:
+    """What was measured, on which model."""
     name = result.manifest.get("model", {}).get("name")
     what = result.kind.removeprefix("heads.").replace("_", " ")
     return what if name is None else f"{what}, {name}"
 
 
-def _finish(figure: go.Figure, theme: str, title: str, height: int) -> go.Figure:
+def finish(figure: go.Figure, theme: str, title: str, height: int) -> go.Figure:
+    """Theme, title (escaped), height and margins. Raises OptionError for an unknown theme."""
     if theme not in TEMPLATES:
         raise OptionError(f"theme must be one of {', '.join(TEMPLATES)}; got {theme!r}")
     margin = {"l": 70, "r": 20, "t": 70, "b": 60}

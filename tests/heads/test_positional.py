@@ -30,8 +30,8 @@ from interp.models.hooked import wrap
 from interp.models.load import load
 from interp.models.planted import planted
 from interp.models.toy import tiny
-from interp.sinks.protocol import sequences
 from interp.tasks.repeated import Repetition, prompts
+from interp.tasks.sequences import sequences
 
 TWICE = Repetition(length=31, repeats=2)
 KINDS = ("previous", "duplicate", "induction")

@@ -8,7 +8,7 @@ import torch
 
 from interp.errors import InputDataError, OptionError
 from interp.heads import retrieval_score as s
-from interp.heads.retrieval import RETRIEVAL_HEAD, _LineEnd, answer, control_span, retrieval
+from interp.heads.retrieval import RETRIEVAL_HEAD, _LineEnd, answer, control_span, greedy, retrieval
 from interp.models.planted import planted
 from interp.tasks.prompt import Prompt
 
@@ -102,6 +102,23 @@ def test_answer_equals_greedy_steps_and_eager_maps(copier):
     np.testing.assert_array_equal(got.top[clear], torch.stack(tops, 2).numpy()[clear])
 
 
+def test_answers_of_a_batch_are_those_of_each_alone_up_to_its_own_end(copier, monkeypatch):
+    model, _ = copier
+    given = [p.ids for p in PROMPTS]
+    alone = [greedy(model, [ids], steps=5, stop="eos")[0].tolist() for ids in given]
+    assert [x.tolist() for x in greedy(model, given, steps=5, stop="eos")] == alone
+    end = alone[0][len(given[0]) + 2]
+    monkeypatch.setattr(model.hf.generation_config, "eos_token_id", end)
+    monkeypatch.setattr(model.hf.generation_config, "pad_token_id", 0)
+
+    def cut(whole, start):
+        return next((whole[: n + 1] for n in range(start, len(whole)) if whole[n] == end), whole)
+
+    expected = [cut(whole, len(ids)) for whole, ids in zip(alone, given, strict=True)]
+    assert len({len(x) - len(ids) for x, ids in zip(expected, given, strict=True)}) > 1
+    assert [x.tolist() for x in greedy(model, given, steps=5, stop="eos")] == expected
+
+
 def test_a_line_ends_behind_the_first_newline_after_text():
     class Spelling:
         def decode(self, ids, skip_special_tokens):
@@ -117,6 +134,7 @@ def test_a_line_ends_behind_the_first_newline_after_text():
     assert done(1, 2, 3) == [False]
     assert done(1, 2, 3, 4) == [True]
     assert done(2, 1) == [True]
+    assert rule(torch.tensor([[4, 4, 2, 3], [4, 4, 2, 1]]), None).tolist() == [False, True]
 
 
 def test_control_span_is_elsewhere_in_the_context():

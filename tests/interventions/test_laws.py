@@ -18,7 +18,7 @@ def kinds():
 
 def logits(model, ids, *edits):
     with model.edit(*edits):
-        return model.run(ids).logits
+        return model.run(ids, collect=["entropy"], keep="none").logits
 
 
 @pytest.fixture(params=["llama", "gpt2"])

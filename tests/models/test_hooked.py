@@ -318,7 +318,7 @@ def test_the_manifest_says_what_was_run(model):
     joined = ";".join(",".join(str(i) for i in x) for x in ids)
     assert said["token_ids_sha256"] == hashlib.sha256(joined.encode()).hexdigest()
     assert said["settings"] == {
-        "layers": [1], "statistics": ["entropy"], "keep": "none", "logits": "last", "bos": "forced off",
+        "layers": [1], "statistics": ["entropy"], "keep": "none", "logits": "last", "interventions": [], "bos": "forced off",
     }  # fmt: skip
     assert said["model"]["name"] == "tiny/llama-0" and said["model"]["class"] == "LlamaForCausalLM"
     assert said["dtype"] == "float32" and said["backend_asked"] == model.backend

@@ -27,7 +27,7 @@ def dense_map(hf, ids):
 def test_alpha_is_the_mean_over_the_rows_that_see_the_key(model):
     import interp
     from interp.sinks.alpha import alphas, sink_rates
-    from interp.sinks.protocol import sequences
+    from interp.tasks.sequences import sequences
 
     texts = sequences(model, "natural", texts=TEXTS, tokens=37, count=5, seed=3)
     ours = alphas(model, texts, batch=2)
@@ -43,7 +43,7 @@ def test_alpha_is_the_mean_over_the_rows_that_see_the_key(model):
 
 def test_sequences_have_one_length_and_depend_on_the_seed_alone(model):
     from interp.errors import InputDataError
-    from interp.sinks.protocol import sequences
+    from interp.tasks.sequences import sequences
 
     for source in ("natural", "random", "repeated"):
         few = sequences(model, source, texts=TEXTS, tokens=23, count=3, seed=1)

@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from report_cases import NASTY, frame, manifest, thumbnails
 
-from interp.widgets.page import embed_json, join_modules
 from interp.widgets.atlas import MODULES as ATLAS
 from interp.widgets.head_page import MODULES as HEAD
+from interp.widgets.page import embed_json, join_modules
 from interp.widgets.report import MODULES, WEB, report_page
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -34,7 +34,7 @@ def result(kind: str, frame: pd.DataFrame | None = None, **more: object) -> Resu
 def returned_kinds() -> set[str]:
     """Every kind that code in heads and sinks gives to a `Result`."""
     found = set()
-    for path in (*(ROOT / "interp" / "heads").glob("*.py"), *(ROOT / "interp" / "sinks").glob("*.py")):
+    for path in [f for part in ("entropy", "heads", "sinks") for f in (ROOT / "interp" / part).glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Result":
                 found |= {k.value.value for k in node.keywords if k.arg == "kind" and isinstance(k.value, ast.Constant)}

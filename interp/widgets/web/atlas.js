@@ -24,7 +24,7 @@ function start() {
     const state = createState(data);
     const { panel, status } = createHead(data, state);
     root.append(header,
-      el("div", { class: "columns" }, createGrid(data, state), panel, createMultiples(data, state), createLabels(data, state)),
+      el("div", { class: "columns" }, createGrid(data, state), panel, createMultiples(data, state, "Every score"), createLabels(data, state)),
       ...[createConfirmed(data), createPlaces(data, state)].filter(Boolean), createOutcomes(data), manifest, status);
   } else root.append(header, createOutcomes(data), manifest);
   document.documentElement.dataset.ready = "true";

@@ -4,13 +4,14 @@ import { bytes } from "./data.js";
 import { createCards } from "./maps.js";
 
 function scores(data) {
-  const head = ["score", "value", "spread", "control", "rank", "formula"];
+  const head = ["score", "value", "spread", "control", "rank"];
   const rows = data.scores.map((s) => el("tr", {}, el("th", { scope: "row", text: s.title, title: s.source }),
     el("td", { class: "mean", text: number(s.value) }), el("td", { text: number(s.spread, 2) }), el("td", { text: number(s.control) }),
-    el("td", { text: s.rank === null ? "–" : `${s.rank} of ${s.of}` }), el("td", {}, el("code", { class: "formula", text: s.formula }))));
-  return el("section", { class: "ranking" }, el("h2", { text: "Scores" }),
+    el("td", { text: s.rank === null ? "–" : `${s.rank} of ${s.of}` }), el("td", { class: "heads" }, el("code", { class: "formula", text: s.formula }))));
+  return el("section", { class: "attention ranking" }, el("h2", { text: "Scores" }),
     el("p", { class: "note", text: "Spread: standard deviation over samples. Control: the same where the effect was taken away." }),
-    el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col", text })))), el("tbody", {}, ...rows))));
+    el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col", text })),
+      el("th", { scope: "col", class: "heads", text: "formula" }))), el("tbody", {}, ...rows))));
 }
 
 function pairs(input) {

@@ -58,7 +58,7 @@ function createMap(data, state, s) {
   return map;
 }
 
-export function createMultiples(data, state) {
+export function createMultiples(data, state, heading = "Every statistic") {
   const list = el("div", { class: "maps" }, ...data.statistics.map((s) => createMap(data, state, s)));
   const coordinates = (name, head) => {
     const l = head === null ? 0 : Math.floor(head / data.heads.length), h = head === null ? 0 : head % data.heads.length;
@@ -73,7 +73,7 @@ export function createMultiples(data, state) {
   const shape = Math.min(4, Math.max(1, data.layers.length / data.heads.length));
   place(list, { "--layers": data.layers.length, "--heads": data.heads.length, "--shape": shape });
   return el("section", { class: "multiples" },
-    el("h2", { text: "Every statistic" }),
+    el("h2", { text: heading }),
     el("p", { class: "note", text: "Layers run left to right, heads top to bottom, as above. Each map has its own range of colours: "
       + "compare places, not colours, between maps. Hatched: undefined." }), list);
 }

@@ -1,0 +1,3 @@
+"""Small trainings that show entropy collapse and what prevents it; run by `interp entropy train CONFIG`."""
+
+from __future__ import annotations
