@@ -1,0 +1,192 @@
+"""All trainings of an experiment, one after the other, each kept when it is finished, so that the same command goes on from there.
+
+A folder holds
+
+    runs/NAME.parquet          the monitor's readings of a run: one row per measured step, layer and head
+    runs/NAME.losses.parquet   its loss at every step
+    runs/NAME.json             its outcome, written last: a run without it is trained again
+    outcomes.csv               one row per run
+    sinks.csv                  Sink_1 over steps, where it was measured
+    manifest.json              the experiment and what it was run with
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from interp.entropy.experiments.config import Experiment, Variant
+from interp.entropy.experiments.outcome import behind, departs, first_alarm, lead, smoothed
+from interp.entropy.experiments.train import Training, train, untrained_loss
+from interp.errors import CorruptFileError, OutputError, PlanMismatchError
+from interp.tasks.corpus import corpus, record
+
+Count = Callable[[str, int, int], None]
+VERSIONS = ("interp", "torch", "scikit-learn")
+
+
+def run_experiment(experiment: Experiment, folder: str | Path, *, progress: Count | None = None) -> pd.DataFrame:
+    """Train what is not trained yet, and write the tables.
+
+    Args:
+        experiment: what to train.
+        folder: of this experiment: new, or with earlier runs of it.
+        progress: called with (run, steps done, steps in all).
+
+    Returns:
+        The outcomes, one row per run, as in outcomes.csv: the variant's columns; held_out_loss and held_out_accuracy; final_loss and
+        lowest_loss, smoothed; lowest_entropy, the least mean entropy of any layer; first_alarm (drop, collapse or nonfinite), departs and
+        behind, steps or empty; lead, from alarm to loss; alarms, by kind; seconds.
+
+    Raises:
+        PlanMismatchError: the folder holds runs with other settings.
+        OutputError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    say = progress or (lambda name, done, total: None)
+    try:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        _claim(experiment, folder)
+        for variant in experiment.variants():
+            if not _done(experiment, variant, folder):
+                began = perf_counter()
+                steps: Callable[[int, int], None] = lambda done, total, name=variant.name: say(name, done, total)  # noqa: E731
+                _keep(experiment, variant, train(experiment, variant, progress=steps), perf_counter() - began, folder)
+        table = outcomes(experiment, folder)
+        table.to_csv(folder / "outcomes.csv", index=False, float_format="%.6g")
+        sinks = sink_table(experiment, folder)
+        if len(sinks):
+            sinks.to_csv(folder / "sinks.csv", index=False, float_format="%.6g")
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder.name}: {error.strerror or error}; choose another folder") from error
+    return table
+
+
+def outcomes(experiment: Experiment, folder: str | Path) -> pd.DataFrame:
+    """The outcomes of the runs that are finished; see `run_experiment`."""
+    folder = Path(folder)
+    found = [(v, _record(folder, v)) for v in experiment.variants() if _done(experiment, v, folder)]
+    losses = {v: losses_of(folder, v) for v, _ in found}
+    rows: list[dict[str, Any]] = []
+    for variant, record_ in found:
+        curve = losses[variant]
+        others = [
+            x for v, x in losses.items()
+            if v.remedy != "none" and (v.learning_rate, v.attention, v.weight_decay) == (variant.learning_rate, variant.attention, variant.weight_decay)
+            and len(x) == experiment.steps
+        ]  # fmt: skip
+        gone = departs(curve, untrained=untrained_loss(experiment))
+        late = behind(np.pad(curve, (0, experiment.steps - len(curve)), constant_values=np.nan), others)
+        late = late if variant.remedy == "none" else None
+        smooth = smoothed(curve)
+        rows.append(
+            {
+                **asdict(variant),
+                "held_out_loss": record_["held_out_loss"],
+                "held_out_accuracy": record_["held_out_accuracy"],
+                "final_loss": float(smooth[-1]),
+                "lowest_loss": float(np.nanmin(smooth)),
+                "lowest_entropy": record_["lowest_entropy"],
+                "first_alarm": record_["first_alarm"],
+                "departs": gone,
+                "behind": late,
+                "lead": lead(record_["first_alarm"], gone, late),
+                "alarms": " ".join(f"{kind}:{n}" for kind, n in sorted(record_["alarm_kinds"].items())),
+                "seconds": record_["seconds"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    whole = [c for c in ("first_alarm", "departs", "behind", "lead") if c in table]
+    return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def sink_table(experiment: Experiment, folder: str | Path) -> pd.DataFrame:
+    """Sink_1 over steps of every finished run: the variant's columns, step, sink_1_EPS ..., alpha_1."""
+    folder = Path(folder)
+    done = [v for v in experiment.variants() if _done(experiment, v, folder)]
+    return pd.DataFrame([{**asdict(v), **row} for v in done for row in _record(folder, v)["sinks"]])
+
+
+def readings_of(folder: str | Path, variant: Variant) -> pd.DataFrame:
+    """The monitor's readings of a finished run."""
+    return pd.read_parquet(Path(folder) / "runs" / f"{variant.name}.parquet")
+
+
+def losses_of(folder: str | Path, variant: Variant) -> NDArray[np.float64]:
+    """The loss of every step of a finished run."""
+    return pd.read_parquet(Path(folder) / "runs" / f"{variant.name}.losses.parquet")["loss"].to_numpy(np.float64)
+
+
+def _claim(experiment: Experiment, folder: Path) -> None:
+    """Write the manifest, or see that the one that is there is of the same training."""
+    path = folder / "manifest.json"
+    if path.exists():
+        try:
+            there = Experiment.of(json.loads(path.read_text(encoding="utf-8"))["experiment"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptFileError(f"{folder.name}/manifest.json is not readable ({error}); choose a new folder") from error
+        if there.training_key() != experiment.training_key():
+            raise PlanMismatchError(f"{folder.name} holds runs of {there.name} with other settings; choose a new folder")
+    elif any((folder / "runs").iterdir()):
+        raise OutputError(f"{folder.name} holds runs without a manifest; choose a new folder")
+    manifest: dict[str, Any] = {
+        "experiment": experiment.record(),
+        "versions": {name: version(name) for name in VERSIONS},
+        "machine": {"threads": torch.get_num_threads()},
+    }
+    if experiment.data == "topics":
+        manifest["text"] = {"source": "interp.tasks.corpus, topics", **record(corpus("all", "topics"))}
+    _write(path, manifest)
+
+
+def _keep(experiment: Experiment, variant: Variant, done: Training, seconds: float, folder: Path) -> None:
+    kinds = [alarm.kind for alarm in done.alarms]
+    base = folder / "runs" / variant.name
+    done.readings.to_parquet(f"{base}.parquet", index=False)
+    pd.DataFrame({"step": range(len(done.losses)), "loss": done.losses}).to_parquet(f"{base}.losses.parquet", index=False)
+    means = done.readings.groupby(["step", "layer"])["entropy"].mean() if len(done.readings) else pd.Series(dtype=float)
+    _write(
+        Path(f"{base}.json"),
+        {
+            "training": experiment.training_key(),
+            "variant": asdict(variant),
+            "held_out_loss": done.held_out_loss,
+            "held_out_accuracy": done.held_out_accuracy,
+            "lowest_entropy": float(means.min()) if len(means) else math.nan,
+            "first_alarm": first_alarm(done.alarms),
+            "alarm_kinds": {kind: kinds.count(kind) for kind in set(kinds)},
+            "alarms": [asdict(alarm) for alarm in done.alarms],
+            "sinks": done.sinks.to_dict("records"),
+            "seconds": round(seconds, 1),
+        },
+    )
+
+
+def _done(experiment: Experiment, variant: Variant, folder: Path) -> bool:
+    return (folder / "runs" / f"{variant.name}.json").exists() and _record(folder, variant)["training"] == experiment.training_key()
+
+
+def _record(folder: Path, variant: Variant) -> Mapping[str, Any]:
+    path = folder / "runs" / f"{variant.name}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptFileError(f"{path.name} is damaged ({error}); delete it and run the experiment again") from error
+
+
+def _write(path: Path, record_: Mapping[str, Any]) -> None:
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(json.dumps(record_, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
