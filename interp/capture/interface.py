@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -25,6 +25,7 @@ SEEN_BY_TORCH = "sdpa"
 PACKED = ("cu_seq_lens_q", "cu_seqlens")
 
 
+@runtime_checkable
 class Teller(Protocol):
     """Where observed calls go; see `interp.capture.observe.Observer`."""
 

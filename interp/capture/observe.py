@@ -217,9 +217,7 @@ def _follow(model: nn.Module, observer: Observer) -> Iterator[Any]:
         attends = "attention" in type(module).__name__.lower()
         starts: list[tuple[int, int]] = []
 
-        def enter(
-            module: nn.Module, args: object, *, path: str = path, starts: list[tuple[int, int]] = starts
-        ) -> None:
+        def enter(module: nn.Module, args: object, *, path: str = path, starts: list[tuple[int, int]] = starts) -> None:
             starts.append((observer.heard, len(observer.unseen)))
             observer._inside.append(path)
 

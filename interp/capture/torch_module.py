@@ -59,9 +59,7 @@ def heads_of_module(
         weights = (None,) * 3 if in_proj_weight is None else in_proj_weight.chunk(3)
     biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
     q, k, v = (
-        F.linear(x, w, b)
-        for x, w, b in zip((query, key, value), weights, biases, strict=True)
-        if w is not None
+        F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True) if w is not None
     )  # [token, batch, width]
     batch, added = query.shape[1], 0
     if bias_k is not None and bias_v is not None:
@@ -72,9 +70,7 @@ def heads_of_module(
     return q, k, v, _mask(attn_mask, key_padding_mask, q, k, added=added), None
 
 
-def _mask(
-    attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor, k: Tensor, *, added: int
-) -> Mask:
+def _mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor, k: Tensor, *, added: int) -> Mask:
     """Both masks, in this module's convention (bool: True = hidden, or additive), joined; added keys are visible to all."""
     batch, heads, queries, keys = q.shape[0], q.shape[1], q.shape[2], k.shape[2]
     bias = None

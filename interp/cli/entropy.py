@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from interp.cli.analysis import analysis
 from interp.cli.counting import Count
+from interp.cli.entropy_train import train
 
 
 class ReportUnlessNamed(TyperGroup):
@@ -48,3 +49,4 @@ def _entropy() -> None:
 
 
 app.command()(report)
+app.command()(train)

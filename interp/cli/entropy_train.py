@@ -22,7 +22,9 @@ WORDS = ("remedy", "attention")
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, as in data/tasks/entropy/.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of this experiment; finished runs in it are not repeated.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of this experiment; finished runs in it are not repeated.")
+    ],
     threads: Annotated[int | None, typer.Option("--threads", help="Threads of torch.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Only the first so many seeds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON lines.")] = False,

@@ -33,7 +33,12 @@ class EntropyCallback(TrainerCallback):
     """
 
     def __init__(
-        self, *, every: int = 10, rules: Rules | None = None, stop_on: tuple[str, ...] = (), options: Mapping[str, Any] | None = None
+        self,
+        *,
+        every: int = 10,
+        rules: Rules | None = None,
+        stop_on: tuple[str, ...] = (),
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """Choose what to measure.
 
@@ -47,7 +52,9 @@ class EntropyCallback(TrainerCallback):
         self._settings = {"every": every, "rules": rules, **(options or {})}
         self._stop_on = stop_on
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module | None = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, *, model: nn.Module | None = None, **kwargs: Any
+    ) -> None:
         """Put the monitor on the model."""
         if model is None:
             raise OptionError("the trainer gave no model to its callbacks; use Monitor(model) instead")
@@ -76,7 +83,11 @@ def stops(monitor: Monitor, kinds: tuple[str, ...]) -> bool:
 
 
 def lightning_callback(
-    *, every: int = 10, rules: Rules | None = None, stop_on: tuple[str, ...] = (), options: Mapping[str, Any] | None = None
+    *,
+    every: int = 10,
+    rules: Rules | None = None,
+    stop_on: tuple[str, ...] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> Any:
     """A callback of Lightning's `Trainer`; arguments as of `EntropyCallback`. Its attribute `monitor` is the monitor.
 
@@ -85,7 +96,9 @@ def lightning_callback(
     """
     found = next((name for name in LIGHTNING if find_spec(name.split(".")[0]) is not None), None)
     if found is None:
-        raise OptionError(f"Lightning is not installed (looked for {' and '.join(LIGHTNING)}); pip install lightning, or use Monitor(model)")
+        raise OptionError(
+            f"Lightning is not installed (looked for {' and '.join(LIGHTNING)}); pip install lightning, or use Monitor(model)"
+        )
     settings = {"every": every, "rules": rules, **(options or {})}
 
     class LightningEntropyCallback(import_module(found).Callback):
@@ -101,7 +114,11 @@ def lightning_callback(
 
         def on_train_batch_start(self, trainer: Any, pl_module: nn.Module, batch: Any, batch_idx: int) -> None:
             step, monitor = trainer.global_step, self.monitor
-            if monitor is not None and monitor.due(step) and not (monitor.readings and monitor.readings[-1].step == step):
+            if (
+                monitor is not None
+                and monitor.due(step)
+                and not (monitor.readings and monitor.readings[-1].step == step)
+            ):
                 self._measurement.enter_context(monitor.measuring(step))
 
         def on_before_backward(self, trainer: Any, pl_module: nn.Module, loss: torch.Tensor) -> None:
@@ -109,7 +126,9 @@ def lightning_callback(
             if self.monitor is not None:
                 self.monitor.note(loss.detach())
 
-        def on_train_batch_end(self, trainer: Any, pl_module: nn.Module, outputs: Any, batch: Any, batch_idx: int) -> None:
+        def on_train_batch_end(
+            self, trainer: Any, pl_module: nn.Module, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
             self._measurement.close()
             if self.monitor is not None and stops(self.monitor, stop_on):
                 trainer.should_stop = True

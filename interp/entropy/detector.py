@@ -68,7 +68,15 @@ class Rules:
 
     def __post_init__(self) -> None:
         """Refuse what is no share and no number of steps."""
-        shares = ("collapsed", "collapsed_rest", "drop", "collapsed_share", "no_op_mass", "overloaded", "overloaded_share")
+        shares = (
+            "collapsed",
+            "collapsed_rest",
+            "drop",
+            "collapsed_share",
+            "no_op_mass",
+            "overloaded",
+            "overloaded_share",
+        )
         bad = [f"{name}={getattr(self, name)}" for name in shares if not 0 <= getattr(self, name) <= 1]
         if bad or self.memory < 1 or self.settling < 0 or self.no_op_output < 0:
             raise OptionError(
@@ -129,7 +137,9 @@ class Detector:
         rules = self.rules
         if not np.isfinite(layer.max_logit).all():
             said = f"step {step}: layer {layer.layer} ({layer.path}) has logits that are not finite"
-            return [Alarm(step=step, kind="nonfinite", layer=layer.layer, value=math.nan, threshold=math.inf, message=said)]
+            return [
+                Alarm(step=step, kind="nonfinite", layer=layer.layer, value=math.nan, threshold=math.inf, message=said)
+            ]
         mean = float(np.nanmean(layer.entropy)) if not np.isnan(layer.entropy).all() else math.nan
         if math.isnan(mean):
             return []
@@ -149,11 +159,18 @@ class Detector:
         rules = self.rules
         heads = sum(len(layer.entropy) for layer in layers)
         shares: list[tuple[Kind, int, float, str]] = [
-            ("collapse", sum(int(collapsed(layer, rules).sum()) for layer in layers), rules.collapsed_share, "have collapsed")
+            (
+                "collapse",
+                sum(int(collapsed(layer, rules).sum()) for layer in layers),
+                rules.collapsed_share,
+                "have collapsed",
+            )
         ]
         if step >= rules.settling:
             over = sum(int((layer.entropy >= rules.overloaded).sum()) for layer in layers)
-            shares.append(("overload", over, rules.overloaded_share, f"spread over more than {rules.overloaded:g} of log n"))
+            shares.append(
+                ("overload", over, rules.overloaded_share, f"spread over more than {rules.overloaded:g} of log n")
+            )
         return [
             Alarm(
                 step=step, kind=kind, layer=None, value=count / heads, threshold=bound,

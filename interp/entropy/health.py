@@ -103,11 +103,11 @@ def health(seen: Seen) -> LayerHealth:
     )
 
 
-def _mean(x: Float[Tensor, "batch head query"]) -> Float[Tensor, "head"]:
+def _mean(x: Float[Tensor, "batch head query"]) -> Float[Tensor, " head"]:
     return x.nanmean((0, 2))
 
 
-def _quantiles(x: Float[Tensor, "batch head query"], at: tuple[float, ...]) -> tuple[Float[Tensor, "head"], ...]:
+def _quantiles(x: Float[Tensor, "batch head query"], at: tuple[float, ...]) -> tuple[Float[Tensor, " head"], ...]:
     """Nearest-rank quantiles of each head over batch and rows, NaN left out; NaN where nothing is left."""
     step = -(-x.shape[2] // ROWS)
     ordered = x[:, :, ::step].transpose(0, 1).flatten(1).sort(dim=1).values

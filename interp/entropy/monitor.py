@@ -84,7 +84,9 @@ class Monitor:
             OptionError: a number that is not positive.
         """
         if every < 1 or sequences < 1 or spectral < 0:
-            raise OptionError(f"wanted every >= 1, sequences >= 1 and spectral >= 0; got {every}, {sequences}, {spectral}")
+            raise OptionError(
+                f"wanted every >= 1, sequences >= 1 and spectral >= 0; got {every}, {sequences}, {spectral}"
+            )
         self.model, self.every, self.rules = model, every, rules or Rules()
         self.step = -1
         self.readings: deque[Reading] = deque(maxlen=KEPT)

@@ -78,6 +78,7 @@ class ParquetWriter:
         self._parts, self._held = self._parts + 1, []
 
 
+@runtime_checkable
 class SummaryWriter(Protocol):
     """What is used of `torch.utils.tensorboard.SummaryWriter`."""
 
@@ -90,6 +91,7 @@ class SummaryWriter(Protocol):
         ...
 
 
+@runtime_checkable
 class Run(Protocol):
     """What is used of a run of wandb (`wandb.init()`)."""
 

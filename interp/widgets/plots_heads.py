@@ -287,7 +287,7 @@ def _words(table: pd.DataFrame) -> list[str]:
 
 
 def _inside(result: Result, head: tuple[int, int]) -> tuple[int, int]:
-    if not ((result.table["layer"] == head[0]) & (result.table["head"] == head[1])).any():
+    if head not in zip(result.table["layer"], result.table["head"], strict=True):
         raise OptionError(f"there is no head {head[0]}.{head[1]} in this result")
     return head
 

@@ -68,7 +68,10 @@ CASES = {
     "full": ({}, None),
     "causal": ({"is_causal": True}, hidden(torch.ones(NQ, NK, dtype=torch.bool).tril())),
     "bool mask": ({"attn_mask": SEEN}, hidden(SEEN)),
-    "additive mask, two axes": ({"attn_mask": torch.linspace(-2, 2, NQ * NK).view(NQ, NK)}, torch.linspace(-2, 2, NQ * NK).view(NQ, NK)),
+    "additive mask, two axes": (
+        {"attn_mask": torch.linspace(-2, 2, NQ * NK).view(NQ, NK)},
+        torch.linspace(-2, 2, NQ * NK).view(NQ, NK),
+    ),
     "keys only": ({"attn_mask": KEYS}, hidden(KEYS)),
     "scale and dropout": ({"scale": 0.9, "dropout_p": 0.5}, None),
 }
@@ -88,7 +91,9 @@ def test_calls_of_torchs_function_are_heard_exactly_and_unchanged(case: str) -> 
         got = model(q, k, v, **options)
     assert torch.equal(got, wanted), "an observer changes no number, dropout included"
     assert observer.heard == 1 and not observer.unseen
-    torch.testing.assert_close(heard.entropies[0].double(), dense_entropy(q, k, bias, options.get("scale")), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        heard.entropies[0].double(), dense_entropy(q, k, bias, options.get("scale")), atol=2e-6, rtol=1e-5
+    )
 
 
 def test_layers_are_numbered_by_first_call_and_named_by_path() -> None:
@@ -111,7 +116,9 @@ def test_grouped_queries_and_three_axes() -> None:
     with observing(Attends(), heard):
         F.scaled_dot_product_attention(q, k, k, enable_gqa=True)
         F.scaled_dot_product_attention(q[:, 0], k[:, 0], k[:, 0])
-    torch.testing.assert_close(heard.entropies[0].double(), dense_entropy(q, k.repeat_interleave(2, 1), None), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        heard.entropies[0].double(), dense_entropy(q, k.repeat_interleave(2, 1), None), atol=2e-6, rtol=1e-5
+    )
     assert heard.entropies[1].shape == (B, 1, NQ)
 
 
@@ -122,7 +129,10 @@ def test_the_module_is_heard_on_every_path(kind: str, training: bool, need_weigh
     from interp.capture.observe import observing
 
     width, heads = 12, 3
-    options: dict[str, Any] = {"separate": {"kdim": 7, "vdim": 5}, "extra keys": {"add_bias_kv": True, "add_zero_attn": True}}.get(kind, {})
+    options: dict[str, Any] = {
+        "separate": {"kdim": 7, "vdim": 5},
+        "extra keys": {"add_bias_kv": True, "add_zero_attn": True},
+    }.get(kind, {})
     module = nn.MultiheadAttention(width, heads, batch_first=True, **options).train(training)
     query = torch.randn(2, 5, width)
     key, value = (torch.randn(2, 5, 7), torch.randn(2, 5, 5)) if kind == "separate" else (query, query)
@@ -158,6 +168,7 @@ def test_torchs_encoder_is_heard_in_evaluation() -> None:
 def test_transformers_models_are_heard_on_their_own_implementation(family: str, implementation: str) -> None:
     import interp
     from interp.capture.observe import observing
+
     if implementation == "sdpa" and family in ("gpt_oss", "gemma2"):
         implementation = "interp"
     model = interp.tiny(family)
@@ -219,7 +230,11 @@ def test_an_error_of_the_model_leaves_everything_as_it_was() -> None:
         model(torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 5), torch.randn(1, 2, 3, 5))
     assert torch.backends.mha.get_fastpath_enabled()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    assert torch.overrides._len_torch_function_stack() == 0 if hasattr(torch.overrides, "_len_torch_function_stack") else True
+    assert (
+        torch.overrides._len_torch_function_stack() == 0
+        if hasattr(torch.overrides, "_len_torch_function_stack")
+        else True
+    )
 
 
 def test_gradients_are_those_of_the_model_alone() -> None:

@@ -94,7 +94,9 @@ class Experiment:
             raise OptionError(
                 f"wanted positive sizes ({', '.join(wrong) or 'all are'}), warm_up and sinks_every >= 0 and a width that heads divides"
             )
-        empty = [n for n in ("learning_rates", "remedies", "attentions", "weight_decays", "seeds") if not getattr(self, n)]
+        empty = [
+            n for n in ("learning_rates", "remedies", "attentions", "weight_decays", "seeds") if not getattr(self, n)
+        ]
         if empty:
             raise OptionError(f"{', '.join(empty)}: wanted at least one value each")
 

@@ -25,9 +25,9 @@ class Images:
     """Digits: images [n, 8, 8] in 0..1 and their classes [n], for training and held out."""
 
     images: Float[Tensor, "n 8 8"]
-    classes: Int[Tensor, "n"]
+    classes: Int[Tensor, " n"]
     held_out_images: Float[Tensor, "m 8 8"]
-    held_out_classes: Int[Tensor, "m"]
+    held_out_classes: Int[Tensor, " m"]
 
     def batch(self, size: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images and classes, drawn with replacement."""
@@ -39,8 +39,8 @@ class Images:
 class Bytes:
     """Text as bytes: int64 ids, for training and held out."""
 
-    ids: Int[Tensor, "n"]
-    held_out: Int[Tensor, "m"]
+    ids: Int[Tensor, " n"]
+    held_out: Int[Tensor, " m"]
 
     def batch(self, size: int, tokens: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and next bytes, [size, tokens] each, from random places."""

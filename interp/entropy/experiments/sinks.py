@@ -56,4 +56,6 @@ def first_key_shares(model: Transformer, text: Bytes) -> Float[Tensor, "layer te
 
 def sink_1(shares: Float[Tensor, "layer text head"]) -> Mapping[str, float]:
     """Sink_1 at each eps, and the mean alpha_1, over layers, heads and texts; names as columns."""
-    return {f"sink_1_{eps}": float((shares > eps).float().mean()) for eps in EPSILONS} | {"alpha_1": float(shares.mean())}
+    return {f"sink_1_{eps}": float((shares > eps).float().mean()) for eps in EPSILONS} | {
+        "alpha_1": float(shares.mean())
+    }

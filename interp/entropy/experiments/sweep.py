@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -62,8 +63,8 @@ def run_experiment(experiment: Experiment, folder: str | Path, *, progress: Coun
         for variant in experiment.variants():
             if not _done(experiment, variant, folder):
                 began = perf_counter()
-                steps: Callable[[int, int], None] = lambda done, total, name=variant.name: say(name, done, total)  # noqa: E731
-                _keep(experiment, variant, train(experiment, variant, progress=steps), perf_counter() - began, folder)
+                done = train(experiment, variant, progress=partial(say, variant.name))
+                _keep(experiment, variant, done, perf_counter() - began, folder)
         table = outcomes(experiment, folder)
         table.to_csv(folder / "outcomes.csv", index=False, float_format="%.6g")
         sinks = sink_table(experiment, folder)
@@ -82,11 +83,8 @@ def outcomes(experiment: Experiment, folder: str | Path) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for variant, record_ in found:
         curve = losses[variant]
-        others = [
-            x for v, x in losses.items()
-            if v.remedy != "none" and (v.learning_rate, v.attention, v.weight_decay) == (variant.learning_rate, variant.attention, variant.weight_decay)
-            and len(x) == experiment.steps
-        ]  # fmt: skip
+        remedied = [v for v in losses if v.remedy != "none" and _apart_from_remedy(v) == _apart_from_remedy(variant)]
+        others = [losses[v] for v in remedied if len(losses[v]) == experiment.steps]
         gone = departs(curve, untrained=untrained_loss(experiment))
         late = behind(np.pad(curve, (0, experiment.steps - len(curve)), constant_values=np.nan), others)
         late = late if variant.remedy == "none" else None
@@ -129,6 +127,11 @@ def losses_of(folder: str | Path, variant: Variant) -> NDArray[np.float64]:
     return pd.read_parquet(Path(folder) / "runs" / f"{variant.name}.losses.parquet")["loss"].to_numpy(np.float64)
 
 
+def _apart_from_remedy(variant: Variant) -> tuple[float, str, float]:
+    """What trainings share that are compared with each other, whatever their seed."""
+    return variant.learning_rate, variant.attention, variant.weight_decay
+
+
 def _claim(experiment: Experiment, folder: Path) -> None:
     """Write the manifest, or see that the one that is there is of the same training."""
     path = folder / "manifest.json"
@@ -136,9 +139,13 @@ def _claim(experiment: Experiment, folder: Path) -> None:
         try:
             there = Experiment.of(json.loads(path.read_text(encoding="utf-8"))["experiment"])
         except (ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(f"{folder.name}/manifest.json is not readable ({error}); choose a new folder") from error
+            raise CorruptFileError(
+                f"{folder.name}/manifest.json is not readable ({error}); choose a new folder"
+            ) from error
         if there.training_key() != experiment.training_key():
-            raise PlanMismatchError(f"{folder.name} holds runs of {there.name} with other settings; choose a new folder")
+            raise PlanMismatchError(
+                f"{folder.name} holds runs of {there.name} with other settings; choose a new folder"
+            )
     elif any((folder / "runs").iterdir()):
         raise OutputError(f"{folder.name} holds runs without a manifest; choose a new folder")
     manifest: dict[str, Any] = {
@@ -155,7 +162,9 @@ def _keep(experiment: Experiment, variant: Variant, done: Training, seconds: flo
     kinds = [alarm.kind for alarm in done.alarms]
     base = folder / "runs" / variant.name
     done.readings.to_parquet(f"{base}.parquet", index=False)
-    pd.DataFrame({"step": range(len(done.losses)), "loss": done.losses}).to_parquet(f"{base}.losses.parquet", index=False)
+    pd.DataFrame({"step": range(len(done.losses)), "loss": done.losses}).to_parquet(
+        f"{base}.losses.parquet", index=False
+    )
     means = done.readings.groupby(["step", "layer"])["entropy"].mean() if len(done.readings) else pd.Series(dtype=float)
     _write(
         Path(f"{base}.json"),
@@ -175,7 +184,9 @@ def _keep(experiment: Experiment, variant: Variant, done: Training, seconds: flo
 
 
 def _done(experiment: Experiment, variant: Variant, folder: Path) -> bool:
-    return (folder / "runs" / f"{variant.name}.json").exists() and _record(folder, variant)["training"] == experiment.training_key()
+    return (folder / "runs" / f"{variant.name}.json").exists() and _record(folder, variant)[
+        "training"
+    ] == experiment.training_key()
 
 
 def _record(folder: Path, variant: Variant) -> Mapping[str, Any]:

@@ -1,10 +1,15 @@
 """`attention` in plain torch on any device and dtype, by row blocks: exact statistics in O(N) memory, a few passes over each block.
 
 A block holds whole rows, so nothing is rescaled and nothing cancels (see `block_statistics`; `Rest` for the exception).
-Where only out and lse are wanted of a plain causal or full mask on a CPU, torch's own fused kernel gives both.
+Where only out and lse are wanted of a plain causal or full mask on a CPU, torch's own fused kernel gives both; where the entropy is
+wanted beside them and nothing else, it gives that too, with the keys as values: ``H_i = lse_i - scale q_i.(P K)_i`` (the mean logit taken
+from the log-sum-exp). Two large numbers cancel there: such an entropy errs by up to 8 eps(float32) max|s|, and is only taken in float32
+and float64.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -45,8 +50,11 @@ def run(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
 
 
 def _forward(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
-    if call.collect.is_empty and _is_fused(call):
-        return _fused(call)
+    if _is_fused(call):
+        if call.collect.is_empty:
+            return (*_fused(call, call.v), {})
+        if _is_entropy_alone(call):
+            return _fused_entropy(call)
     results = _empty_results(call)
     for slab in slabs(call.problem):
         sweep = _Sweep(call, slab)
@@ -65,12 +73,25 @@ def _is_fused(call: AttentionCall) -> bool:
     return plain and square and p.q.device.type == "cpu" and p.q.shape[3] == call.v.shape[3]
 
 
-def _fused(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
+def _fused(call: AttentionCall, values: Tensor) -> tuple[Tensor, Tensor]:
     p = call.problem
     causal = p.mask.is_causal and p.offset < p.keys - 1
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (p.q, p.k, call.v))
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (p.q, p.k, values))
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=p.scale)
-    return out, lse.to(p.work_dtype), {}
+    return out, lse.to(p.work_dtype)
+
+
+def _is_entropy_alone(call: AttentionCall) -> bool:
+    wish = call.collect
+    return wish.entropy and replace(wish, entropy=False).is_empty and call.problem.q.dtype == call.problem.work_dtype
+
+
+def _fused_entropy(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
+    p = call.problem
+    out, lse = _fused(call, call.v)
+    mean_key, _ = _fused(call, p.k)
+    mean_logit = torch.linalg.vecdot(p.q, mean_key).mul_(p.scale)
+    return out, lse, {"entropy": (lse - mean_logit).clamp_(min=0.0)}
 
 
 def _empty_results(call: AttentionCall) -> Results:
