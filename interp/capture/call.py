@@ -92,7 +92,9 @@ class AttentionCall:
         return rows[None] + self.first_key - self._text_start()
 
     def real_rows(self) -> Tensor:
-        """Whether each row is a token of its text and not padding at an end, bool [B or 1, Nq]."""
+        """Whether each row is a token of its text and not padding at an end, bool [B or 1, Nq]; in cross-attention all count as real."""
+        if self.site.kind == "cross":  # the mask's padding is that of the keys
+            return torch.ones(1, self.queries, dtype=torch.bool, device=self.q.device)
         row = torch.arange(self.queries, device=self.q.device) + self.mask.resolved_offset(self.queries, self.keys)
         left, right = (
             torch.zeros(1, 1, dtype=torch.int64) if x is None else x[:, None] for x in (self.mask.left, self.mask.right)

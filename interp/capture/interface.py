@@ -121,10 +121,9 @@ def _tell(
     structure = as_mask(mask, causal=causal, window=sliding_window, queries=query.shape[2], keys=key.shape[2])
     if position_bias is not None:
         structure = structure.biased(position_bias[:, :, -query.shape[2] :, : key.shape[2]].detach())
-    sinks = s_aux if s_aux is not None else getattr(module, "sinks", None)
     try:
-        teller.tell(query, key, value, structure, scale=scaling, softcap=softcap, sink_logits=sinks)
-    except (CaptureError, ValueError) as error:
+        teller.tell(query, key, value, structure, scale=scaling, softcap=softcap, sink_logits=s_aux)
+    except (CaptureError, ValueError, RuntimeError) as error:
         teller.miss(str(error))
 
 

@@ -5,7 +5,7 @@ torch), and transformers' attention interface for models whose implementation is
 module's fast path for evaluation leaves torch's Python and would be invisible, so it is off inside the context; compiled parts run eagerly.
 
 `hear` gets each call as the kernels take it, detached, before dropout. What attends by hand, or in a form that the kernels do not know, is
-not missed silently: `Observer.unseen` names each module with the reason.
+not missed silently: `Observer.unseen` names each module with the reason. A measurement that fails is such a reason; the model runs on.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from interp.capture.torch_module import heads_of_module
 from interp.errors import CaptureError
 from interp_kernels import Mask
 
+# A measurement that fails (a mask that no kernel takes, memory) must not end a training.
+FAILURES = (CaptureError, ValueError, RuntimeError)
 BY_HAND = "it attends by hand; use scaled_dot_product_attention in it, or transformers' attention interface"
 
 
@@ -66,6 +68,7 @@ class Observer:
         layers: path -> layer number, in the order of the first calls; keeps numbers from one context to the next when handed on.
         unseen: path -> why the attention of that module was not heard.
         heard: number of calls heard.
+        inside: paths of the modules that run now, the outermost first.
     """
 
     hear: Hear
@@ -73,7 +76,7 @@ class Observer:
     layers: dict[str, int] = field(default_factory=dict[str, int])
     unseen: dict[str, str] = field(default_factory=dict[str, str])
     heard: int = 0
-    _inside: list[str] = field(default_factory=lambda: [""])
+    inside: list[str] = field(default_factory=lambda: [""])
 
     def tell(
         self,
@@ -86,9 +89,10 @@ class Observer:
         softcap: float | None = None,
         sink_logits: Tensor | None = None,
     ) -> None:
-        """Hand on one call: q [B, H, Nq, D], k and v [B, Hkv, Nk, D]. What fails in measuring is noted in `unseen`, and training goes on."""
-        path = self._inside[-1]
-        site = Site("self", self.layers.setdefault(path, len(self.layers)))
+        """Hand on one call: q [B, H, Nq, D], k and v [B, Hkv, Nk, D]."""
+        path = self.inside[-1]
+        crosses = not mask.is_causal and q.shape[2] != k.shape[2]
+        site = Site("cross" if crosses else "self", self.layers.setdefault(path, len(self.layers)))
         with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
             # Autocast may leave keys of another precision than queries (norms run in float32).
             call = AttentionCall(
@@ -101,7 +105,7 @@ class Observer:
 
     def miss(self, why: str) -> None:
         """Note that the module that runs now attends where we do not see it."""
-        self.unseen[self._inside[-1]] = why
+        self.unseen[self.inside[-1]] = why
 
 
 @contextmanager
@@ -159,7 +163,7 @@ class _Watch(TorchFunctionMode):
             with torch.no_grad():
                 q, k, v, mask, scale = read(*args, **kwargs)
             self.observer.tell(q, k, v, mask, scale=scale)
-        except (CaptureError, ValueError) as error:
+        except FAILURES as error:
             self.observer.miss(str(error))
 
 
@@ -177,12 +181,10 @@ def _sdpa(
     if any(x.is_nested for x in (query, key, value)):
         raise CaptureError("its tensors are nested (ragged); pad them to see its attention")
     q, k, v = (_four_axes(x) for x in (query, key, value))
-    if attn_mask is None:
-        # torch puts row 0 at key 0, also where there are more keys than rows.
-        mask = Mask.causal(offset=0) if is_causal else Mask.full()
-    else:
-        mask = mask_of(attn_mask, queries=q.shape[2], keys=k.shape[2])
-    return q, k, v, mask, scale
+    if attn_mask is not None:
+        return q, k, v, mask_of(attn_mask, queries=q.shape[2], keys=k.shape[2]), scale
+    # torch puts row 0 at key 0, also where there are more keys than rows.
+    return q, k, v, Mask.causal(offset=0) if is_causal else Mask.full(), scale
 
 
 def mask_of(given: Tensor, *, queries: int, keys: int) -> Mask:
@@ -195,7 +197,7 @@ def mask_of(given: Tensor, *, queries: int, keys: int) -> Mask:
         raise CaptureError(f"its mask has the shape {tuple(given.shape)}; wanted [batch, head, query, key] at most")
     mask = given.detach()[(None,) * (4 - given.ndim)]
     over_keys = mask.shape[2] == 1 or mask.stride(2) == 0
-    if mask.dtype == torch.bool and over_keys and mask.shape[1] == 1:
+    if mask.dtype == torch.bool and over_keys and mask.shape[1] == 1 and queries == keys:
         return with_padding(Mask.full(), mask[:, 0, 0].expand(-1, keys), queries)
     return Mask.dense(mask.expand(-1, -1, queries, keys))
 
@@ -219,7 +221,7 @@ def _follow(model: nn.Module, observer: Observer) -> Iterator[Any]:
 
         def enter(module: nn.Module, args: object, *, path: str = path, starts: list[tuple[int, int]] = starts) -> None:
             starts.append((observer.heard, len(observer.unseen)))
-            observer._inside.append(path)
+            observer.inside.append(path)
 
         def leave(
             module: nn.Module,
@@ -229,10 +231,12 @@ def _follow(model: nn.Module, observer: Observer) -> Iterator[Any]:
             attends: bool = attends,
             starts: list[tuple[int, int]] = starts,
         ) -> None:
-            if starts:
-                if attends and starts.pop() == (observer.heard, len(observer.unseen)):
-                    observer.miss(BY_HAND)
-                observer._inside.pop()
+            if not starts:  # hooked while it ran
+                return
+            silent = starts.pop() == (observer.heard, len(observer.unseen))
+            if attends and silent and out is not None:  # None: it raised
+                observer.miss(BY_HAND)
+            observer.inside.pop()
 
         yield module.register_forward_pre_hook(enter)
         yield module.register_forward_hook(leave, always_call=True)

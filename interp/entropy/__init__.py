@@ -5,6 +5,12 @@ from __future__ import annotations
 from interp.entropy.bound import centred_norm as centred_norm
 from interp.entropy.bound import entropy_bound as entropy_bound
 from interp.entropy.bound import extremal_row as extremal_row
+from interp.entropy.callbacks import EntropyCallback as EntropyCallback
+from interp.entropy.callbacks import lightning_callback as lightning_callback
+from interp.entropy.detector import Alarm as Alarm
+from interp.entropy.detector import Detector as Detector
+from interp.entropy.detector import Rules as Rules
+from interp.entropy.monitor import Monitor as Monitor
 from interp.entropy.norms import QKNorm as QKNorm
 from interp.entropy.norms import SoftCap as SoftCap
 from interp.entropy.norms import add_qk_norm as add_qk_norm
@@ -30,16 +36,27 @@ from interp.entropy.sigma_reparam import remove as remove
 from interp.entropy.sigma_reparam import spectral_norms as spectral_norms
 from interp.entropy.spectral import qk_norm_product as qk_norm_product
 from interp.entropy.spectral import qk_spectral_norm as qk_spectral_norm
+from interp.entropy.writers import ParquetWriter as ParquetWriter
+from interp.entropy.writers import TensorBoardWriter as TensorBoardWriter
+from interp.entropy.writers import WandbWriter as WandbWriter
 
 __all__ = [
+    "Alarm",
+    "Detector",
+    "EntropyCallback",
     "EntropyRows",
     "LearnedTemperature",
+    "Monitor",
     "OverloadPenalty",
+    "ParquetWriter",
     "QKNorm",
     "Ramp",
+    "Rules",
     "ScheduledTemperature",
     "SigmaReparam",
     "SoftCap",
+    "TensorBoardWriter",
+    "WandbWriter",
     "add_qk_norm",
     "centred_norm",
     "collecting",
@@ -47,6 +64,7 @@ __all__ = [
     "entropy_bound",
     "entropy_maximisation",
     "extremal_row",
+    "lightning_callback",
     "measure",
     "overload_penalty",
     "plain_state",

@@ -274,3 +274,22 @@ def test_pictures_hold_every_layer_and_the_live_one_grows() -> None:
         assert list(drawn.data[0].x) == [0, 1, 2, 3] and list(drawn.data[0].y) == losses
         table = monitor.frame[monitor.frame["layer"] == 1]
         np.testing.assert_allclose(drawn.data[6].y, table.groupby("step")["entropy"].mean(), rtol=1e-6)
+
+
+def test_cross_attention_counts_every_row_also_beyond_the_keys() -> None:
+    from interp.entropy.monitor import Monitor
+
+    class Cross(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.attention(x, y, y, need_weights=False)[0].square().mean()
+
+    model, x, y = Cross(), torch.randn(2, 7, WIDTH), torch.randn(2, 5, WIDTH)
+    with Monitor(model, every=1) as monitor:
+        model(x, y)
+    p = model.attention(x, y, y, average_attn_weights=False)[1].double()
+    wanted = -(p * p.log()).sum(-1).mean((0, 2)) / math.log(5)
+    np.testing.assert_allclose(monitor.frame["entropy"], wanted.detach(), rtol=1e-5)

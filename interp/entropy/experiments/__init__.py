@@ -1,3 +1,1 @@
 """Small trainings that show entropy collapse and what prevents it; run by `interp entropy train CONFIG`."""
-
-from __future__ import annotations
