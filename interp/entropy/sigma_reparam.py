@@ -63,7 +63,7 @@ class SigmaReparam(nn.Module):
         """
         super().__init__()
         self.parts = parts
-        self.outputs = outputs
+        self.outputs: Literal["first", "last"] = outputs
         u, v = self._singular_vectors(weight.detach())
         self.register_buffer("u", u)
         self.register_buffer("v", v)

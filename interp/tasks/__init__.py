@@ -13,7 +13,6 @@ from interp.tasks import ordinals as ordinals
 from interp.tasks import passkey as passkey
 from interp.tasks import prompt as prompt
 from interp.tasks import repeated as repeated
-from interp.tasks import sequences as sequences
 from interp.tasks import succession as succession
 from interp.tasks.prompt import Prompt as Prompt
 
@@ -30,6 +29,5 @@ __all__ = [
     "passkey",
     "prompt",
     "repeated",
-    "sequences",
     "succession",
 ]

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from interp.errors import OptionError
 from interp.results import Result
 from interp.widgets.colours import colourscale
-from interp.widgets.plots_heads import GREY, INK, finish, scores_figure, steps, title_of
+from interp.widgets.plots_heads import GREY, INK, finish, inside, scores_figure, steps, title_of
 
 View = Literal["heads", "position", "bound", "regimes"]
 QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter (overloaded)")
@@ -73,9 +73,7 @@ def _layers_by_position(result: Result, theme: str) -> go.Figure:
 
 
 def _head_by_position(result: Result, head: tuple[int, int], theme: str) -> go.Figure:
-    table = result.table
-    if not ((table["layer"] == head[0]) & (table["head"] == head[1])).any():
-        raise OptionError(f"there is no head {head[0]}.{head[1]} in this result")
+    head = inside(result, head)
     figure = go.Figure()
     lines = (("whole row", "by_position", INK, "solid"), ("without first token", "rest_by_position", GREY, "dash"))
     for name, array, colours, dash in lines:

@@ -91,7 +91,7 @@ def retrieval_figure(
         raise OptionError(
             "this result has no grid: its prompts do not say their length and depth, or it came from a file"
         )
-    grid = result.arrays["grid"][:, :, *_inside(result, head)]
+    grid = result.arrays["grid"][:, :, *inside(result, head)]
     settings = result.manifest["settings"]
     heat = go.Heatmap(
         z=grid.T.astype(np.float32),
@@ -125,7 +125,7 @@ def successor_figure(
     """
     if head is None:
         return scores_figure(result, column, theme)
-    _inside(result, head)
+    inside(result, head)
     tasks = list(dict.fromkeys(x["task"] for x in result.manifest["lists"]))
     row = result.table.set_index(["layer", "head"]).loc[head]
     bars = go.Bar(
@@ -286,7 +286,8 @@ def _words(table: pd.DataFrame) -> list[str]:
     return [c for c in table.columns if pd.api.types.is_string_dtype(table[c]) or table[c].dtype == object]
 
 
-def _inside(result: Result, head: tuple[int, int]) -> tuple[int, int]:
+def inside(result: Result, head: tuple[int, int]) -> tuple[int, int]:
+    """The head, if the result has it. Raises OptionError."""
     if head not in zip(result.table["layer"], result.table["head"], strict=True):
         raise OptionError(f"there is no head {head[0]}.{head[1]} in this result")
     return head
