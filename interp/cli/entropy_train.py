@@ -31,6 +31,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
 ) -> None:
     """Train every variant of an experiment, watched by the monitor, and print what came of each; stopped, the same command goes on."""
+    import logging
     from dataclasses import replace
 
     import torch
@@ -39,6 +40,8 @@ def train(
     from interp.entropy.experiments.sweep import run_experiment
 
     experiment = Experiment.read(config)
+    # Alarms are what these trainings are for: the table tells them, and lines between the bars would not help.
+    logging.getLogger("interp.entropy.monitor").setLevel(logging.ERROR)
     if seeds is not None:
         experiment = replace(experiment, seeds=experiment.seeds[:seeds])
     if threads is not None:

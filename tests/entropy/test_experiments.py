@@ -145,11 +145,33 @@ def test_a_sweep_is_resumed_and_repeatable(tmp_path: Path) -> None:
         run_experiment(replace(experiment, steps=7), tmp_path)
 
 
-def test_a_language_model_is_trained_with_sinks_measured(tmp_path: Path) -> None:
-    from interp.entropy.experiments.sweep import run_experiment, sink_table
+def test_a_language_model_is_trained_with_sinks_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp.entropy.experiments import sweep, train
+    from interp.entropy.experiments.data import Bytes
 
+    text = Bytes(ids=torch.randint(256, (1009,)), held_out=torch.randint(256, (509,)))
+    monkeypatch.setattr(train, "topics", lambda: text)  # reading the real one takes seconds
+    monkeypatch.setattr(sweep, "corpus", lambda *choice: ())
     experiment = tiny_experiment(data="topics", steps=3, tokens=70, sinks_every=2, attentions=("softmax", "sigmoid"))
-    run_experiment(experiment, tmp_path)
-    sinks = sink_table(experiment, tmp_path)
+    table = sweep.run_experiment(experiment, tmp_path)
+    sinks = sweep.sink_table(experiment, tmp_path)
     assert sinks["step"].tolist() == [0, 2, 3] * 2
     assert (tmp_path / "sinks.csv").exists()
+    assert table.set_index("attention")["lowest_entropy"].isna().to_dict() == {"softmax": False, "sigmoid": True}
+
+
+def test_the_command_trains_prints_and_refuses_in_words(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from interp.cli.main import app
+
+    config = tmp_path / "x.toml"
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in tiny_experiment().record().items()}
+    config.write_text("\n".join(f"{k} = {json.dumps(v)}" for k, v in settings.items()))
+    command = ["entropy", "train", str(config), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    row = json.loads(done.stdout.splitlines()[-1])
+    assert row["remedy"] == "none" and row["first_alarm"] is None and row["held_out_loss"] > 0
+    config.write_text(config.read_text().replace('"steps = 6"', "").replace("steps = 6", "steps = 8"))
+    assert CliRunner().invoke(app, command).exit_code == 1

@@ -61,8 +61,9 @@ def train(experiment: Experiment, variant: Variant, *, progress: Callable[[int, 
     optimiser = torch.optim.AdamW(model.parameters(), lr=variant.learning_rate, weight_decay=variant.weight_decay)
     losses: list[float] = []
     sinks: list[dict[str, float]] = []
-    watched = variant.attention == "softmax"  # un-normalised attention has no entropy
-    with Monitor(model, every=experiment.every if watched else experiment.steps, spectral=4) as monitor:
+    with Monitor(model, every=experiment.every, spectral=4) as monitor:
+        if variant.attention != "softmax":  # weights that are not normalised have no entropy
+            monitor.close()
         for step in range(experiment.steps):
             for group in optimiser.param_groups:
                 group["lr"] = variant.learning_rate * min(1.0, (step + 1) / max(experiment.warm_up, 1))
