@@ -36,6 +36,7 @@ def train(
 
     import torch
 
+    from interp.display import plot
     from interp.entropy.experiments.config import Experiment
     from interp.entropy.experiments.sweep import run_experiment
 
@@ -48,12 +49,14 @@ def train(
         torch.set_num_threads(threads)
     with counting_parts(quiet=quiet) as progress:
         table = run_experiment(experiment, out, progress=progress)
+    if "softmax" in experiment.attentions:  # the others have no entropy
+        plot("entropy.training", out).write_html(out / "curves.html", include_plotlyjs=True)
     if as_json:
         for row in table.astype(object).where(table.notna(), None).to_dict("records"):
             print_json({str(name): value for name, value in row.items()})
     elif not quiet:
         _print(experiment.name, table)
-        say(f"readings, losses and outcomes lie in {out}")
+        say(f"readings, losses, outcomes and curves.html lie in {out}")
 
 
 def _print(name: str, table: pd.DataFrame) -> None:

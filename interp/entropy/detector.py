@@ -128,7 +128,7 @@ class Detector:
         if layers:
             found += self._of_shares(step, layers)
         # An alarm stands as long as its condition holds, and is told once.
-        standing = {(alarm.kind, alarm.layer) for alarm in found}
+        standing: set[tuple[Kind, int | None]] = {(alarm.kind, alarm.layer) for alarm in found}
         news = [alarm for alarm in found if (alarm.kind, alarm.layer) not in self._standing]
         self._standing = standing
         return news

@@ -92,7 +92,8 @@ class Monitor:
         self.readings: deque[Reading] = deque(maxlen=KEPT)
         self.alarms: list[Alarm] = []
         self.unseen: dict[str, str] = {}
-        self._writers, self._sequences, self._spectral, self._backend = tuple(writers), sequences, spectral, backend
+        self._writers, self._sequences, self._spectral = tuple(writers), sequences, spectral
+        self._backend: BackendChoice = backend
         self._detector = Detector(rules=self.rules)
         self._layers: dict[str, int] = {}
         self._open: ExitStack | None = None

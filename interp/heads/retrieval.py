@@ -18,7 +18,7 @@ copying only: a paraphrase scores 0. Confirm by ablation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -119,16 +119,21 @@ def retrieval(
     given = needle.prompts(model.tokenizer, lengths=LENGTHS, seed=seed) if prompts is None else list(prompts)
     limits = [_limit(model, p, span, form, steps) for p in given]
     controls = [control_span(p, span, np.random.default_rng([seed, i, 1])) for i, p in enumerate(given)]
-    kept: list[int] = []
-    rows: list[dict[str, NDArray[np.float64]]] = []
-    for i, (prompt, limit, control) in enumerate(zip(given, limits, controls, strict=True)):
-        place = prompt.key_sets[span]
-        got = answer(model, prompt.ids, steps=limit, stop=stop, keys=place[1] - place[0] if form == "headkv" else 1)
-        if _accepts(prompt, got.text, form):
-            kept.append(i)
-            rows.append(_scores(prompt, got, place, form) | {"control": _scores(prompt, got, control, form)["score"]})
-        if progress is not None:
-            progress(i + 1, len(given))
+    accepted: dict[int, dict[str, NDArray[np.float64]]] = {}
+    done = 0
+    for batch in _batches([len(p.ids) for p in given], limits):
+        wholes = greedy(model, [given[i].ids for i in batch], steps=limits[batch[0]], stop=stop)
+        for i, whole in zip(batch, wholes, strict=True):
+            prompt, place = given[i], given[i].key_sets[span]
+            got = replay(model, whole, len(prompt.ids), keys=place[1] - place[0] if form == "headkv" else 1)
+            if _accepts(prompt, got.text, form):
+                control = _scores(prompt, got, controls[i], form)["score"]
+                accepted[i] = _scores(prompt, got, place, form) | {"control": control}
+            done += 1
+            if progress is not None:
+                progress(done, len(given))
+    kept = sorted(accepted)
+    rows = [accepted[i] for i in kept]
     if len(kept) < 2:
         raise InputDataError(
             f"{len(kept)} of {len(given)} answers were accepted, and a score needs at least two; give shorter prompts, more steps, or a "
@@ -164,10 +169,15 @@ def retrieval(
     )
 
 
-def answer(model: HookedModel, ids: Sequence[int], *, steps: int, stop: Stop = "line", keys: int = 1) -> Answered:
-    """Answer a prompt greedily with the cache, then replay prompt and answer in one pass and keep each answer row's `keys` top keys."""
-    start = len(ids)
-    (whole,) = greedy(model, [ids], steps=steps, stop=stop)
+def replay(model: HookedModel, whole: Tensor, start: int, *, keys: int = 1) -> Answered:
+    """Pass prompt and answer through the model once more, and keep each answer row's `keys` most attended keys.
+
+    Args:
+        model: that gave the answer.
+        whole: token ids [prompt + answer], as `greedy` gives them.
+        start: the prompt's number of tokens.
+        keys: how many keys to keep.
+    """
     generated = whole[start:]
     collect = Collect(topk=keys, topk_rows=torch.arange(start - 1, len(whole) - 1))
     layers: dict[int, tuple[Tensor, Tensor]] = {}
@@ -187,22 +197,29 @@ def greedy(model: HookedModel, prompts: Sequence[Sequence[int]], *, steps: int, 
     Prompts of equal length are answered together, `BATCH` at a time.
     """
     found: dict[int, Tensor] = {}
-    for length in sorted({len(ids) for ids in prompts}):
-        equal = [i for i, ids in enumerate(prompts) if len(ids) == length]
-        for first in range(0, len(equal), BATCH):
-            batch = equal[first : first + BATCH]
-            lines = _LineEnd(model.tokenizer, length) if stop == "line" else None
-            whole = model.generate(
-                [list(prompts[i]) for i in batch],
-                max_new_tokens=steps,
-                do_sample=False,
-                num_beams=1,
-                repetition_penalty=1.0,
-                stopping_criteria=StoppingCriteriaList([] if lines is None else [lines]),
-            )
-            for i, ids in zip(batch, whole, strict=True):
-                found[i] = _until_end(model, ids, length, lines)
+    for batch in _batches([len(ids) for ids in prompts], [steps] * len(prompts)):
+        length = len(prompts[batch[0]])
+        lines = _LineEnd(model.tokenizer, length) if stop == "line" else None
+        whole = model.generate(
+            [list(prompts[i]) for i in batch],
+            max_new_tokens=steps,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            stopping_criteria=StoppingCriteriaList([] if lines is None else [lines]),
+        )
+        for i, ids in zip(batch, whole, strict=True):
+            found[i] = _until_end(model, ids, length, lines)
     return [found[i] for i in range(len(prompts))]
+
+
+def _batches(lengths: Sequence[int], limits: Sequence[int]) -> Iterator[list[int]]:
+    """Prompts that can be answered together: of one length and one limit of steps, at most `BATCH`."""
+    kinds = list(zip(lengths, limits, strict=True))
+    for kind in sorted(set(kinds)):
+        equal = [i for i, other in enumerate(kinds) if other == kind]
+        for first in range(0, len(equal), BATCH):
+            yield equal[first : first + BATCH]
 
 
 def _until_end(model: HookedModel, ids: Tensor, start: int, lines: _LineEnd | None) -> Tensor:

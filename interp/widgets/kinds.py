@@ -17,13 +17,14 @@ from interp.widgets.plots_heads import (
     sinks_figure,
     successor_figure,
 )
-from interp.widgets.plots_training import live_figure, monitor_figure
+from interp.widgets.plots_training import live_figure, monitor_figure, training_figure
 
 PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
         "entropy": entropy_figure,
         "entropy.live": live_figure,
         "entropy.monitor": monitor_figure,
+        "entropy.training": training_figure,
         "heads": head_heatmap,
         "map": map_heatmap,
         "heads.causal_retrieval": causal_figure,

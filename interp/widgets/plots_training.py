@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from interp.entropy.experiments.outcome import smoothed
+from interp.entropy.experiments.sweep import alarm_of, finished, losses_of, read_experiment, readings_of
 from interp.errors import OptionError
 from interp.widgets.plots_heads import finish, steps
 
@@ -55,7 +57,7 @@ def live_figure(monitor: Monitor, *, theme: str = "light", refresh: int = 1) -> 
     """
     if refresh < 1:
         raise OptionError(f"refresh: wanted at least 1, got {refresh}")
-    widget = go.FigureWidget(_empty(0, theme))
+    widget: Any = go.FigureWidget(_empty(0, theme))
 
     def grow(reading: Reading | None) -> None:
         readings = list(monitor.readings)
@@ -74,42 +76,62 @@ def live_figure(monitor: Monitor, *, theme: str = "light", refresh: int = 1) -> 
 
 
 def training_figure(
-    runs: Sequence[tuple[str, pd.DataFrame, np.ndarray, int | None]], *, title: str, theme: str = "light"
+    folder: str | Path, *, learning_rate: float | None = None, seed: int | None = None, theme: str = "light"
 ) -> go.Figure:
-    """Runs side by side: smoothed loss above, each layer's mean entropy below, the first alarm as a line.
+    """The trainings of one learning rate and seed side by side: smoothed loss above, entropy of every head below, the first alarm as a line.
 
     Args:
-        runs: (name, the monitor's readings, loss of every step, step of the first alarm or None).
-        title: of the whole.
+        folder: of an experiment, as `interp entropy train` writes it.
+        learning_rate: None takes the largest.
+        seed: None takes the first.
         theme: "light" or "dark".
-    """
-    from interp.entropy.experiments.outcome import smoothed
 
-    titles = [name for name, *_ in runs]
-    figure = make_subplots(
-        rows=2, cols=len(runs), shared_xaxes=True, shared_yaxes="rows", column_titles=titles, vertical_spacing=0.08,  # pyright: ignore[reportArgumentType]
-    )  # fmt: skip
-    layers = max(int(readings["layer"].max()) + 1 for _, readings, *_ in runs)
-    colours = steps(layers)
-    for n, (_, readings, losses, alarm) in enumerate(runs, start=1):
-        curve = go.Scatter(
-            y=smoothed(losses), mode="lines", line={"color": LOSS.get(theme, LOSS["light"])}, showlegend=False
+    Raises:
+        OptionError: no finished training with entropies at this learning rate and seed, or an unknown theme.
+    """
+    folder = Path(folder)
+    experiment = read_experiment(folder)
+    rate = max(experiment.learning_rates) if learning_rate is None else learning_rate
+    first = experiment.seeds[0] if seed is None else seed
+    runs = [
+        run
+        for run in finished(experiment, folder)
+        if (run.learning_rate, run.seed, run.attention) == (rate, first, "softmax")
+    ]
+    if not runs:
+        raise OptionError(
+            f"{folder.name} holds no finished training at learning rate {rate:g} and seed {first}; "
+            f"it is of learning rates {', '.join(f'{x:g}' for x in experiment.learning_rates)} and seeds {experiment.seeds}"
         )
+    decays = len(experiment.weight_decays) > 1
+    titles = [f"{run.remedy}, weight decay {run.weight_decay:g}" if decays else run.remedy for run in runs]
+    figure = make_subplots(
+        rows=2, cols=len(runs), shared_xaxes=True, shared_yaxes=True, column_titles=titles, vertical_spacing=0.08
+    )
+    colours = steps(experiment.layers)
+    for n, run in enumerate(runs, start=1):
+        losses = smoothed(losses_of(folder, run))
+        curve = go.Scatter(y=losses, mode="lines", line={"color": LOSS.get(theme, LOSS["light"])}, showlegend=False)
         figure.add_trace(curve, row=1, col=n)
-        means = readings.groupby(["layer", "step"])["entropy"].mean()
-        for layer in range(layers):
-            if layer in means.index.get_level_values(0):
-                at: pd.Series = means.loc[layer]  # pyright: ignore[reportAssignmentType]
-                line = go.Scatter(
-                    x=at.index, y=at.to_numpy(), mode="lines", name=f"layer {layer}", legendgroup=str(layer), showlegend=n == 1,
-                    line={"color": colours[layer]},
-                )  # fmt: skip
-                figure.add_trace(line, row=2, col=n)
-        if alarm is not None:
-            figure.add_vline(x=alarm, line={"color": ALARM.get(theme, ALARM["light"]), "dash": "dot"}, row="all", col=n)  # pyright: ignore[reportArgumentType]
-    figure.update_yaxes(title="loss, nats", row=1, col=1).update_yaxes(title="mean entropy / log n", row=2, col=1)
+        readings = readings_of(folder, run)
+        for layer in range(experiment.layers):
+            mine: Any = readings[readings["layer"] == layer].pivot(index="step", columns="head", values="entropy")
+            heads = len(mine.columns)
+            # One trace for all heads of a layer: a missing value parts one head from the next.
+            x = np.tile(np.append(mine.index.to_numpy(float), np.nan), heads)
+            y = np.concatenate([np.append(mine[head].to_numpy(), np.nan) for head in mine.columns])
+            line = go.Scatter(
+                x=x, y=y, mode="lines", name=f"layer {layer}", legendgroup=str(layer), showlegend=n == 1,
+                line={"color": colours[layer], "width": 1.2}, opacity=0.8,
+            )  # fmt: skip
+            figure.add_trace(line, row=2, col=n)
+        alarm = alarm_of(folder, run)
+        for row in (1, 2) if alarm is not None else ():
+            dotted = {"color": ALARM.get(theme, ALARM["light"]), "dash": "dot"}
+            figure.add_vline(x=alarm, line=dotted, row=row, col=n)  # pyright: ignore[reportArgumentType] (its stub knows "all" only)
+    figure.update_yaxes(title="loss, nats", row=1, col=1).update_yaxes(title="entropy / log n, each head", row=2, col=1)
     figure.update_yaxes(range=[0, 1.02], row=2).update_xaxes(title="step", row=2)
-    return finish(figure, theme, title, 560)
+    return finish(figure, theme, f"{experiment.name}: learning rate {rate:g}, seed {first}; dotted: first alarm", 560)
 
 
 def _layers(readings: Sequence[Reading]) -> dict[str, int]:

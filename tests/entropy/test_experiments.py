@@ -123,8 +123,9 @@ def test_first_key_shares_of_uniform_heads_are_harmonic() -> None:
 
 
 def test_a_sweep_is_resumed_and_repeatable(tmp_path: Path) -> None:
+    from interp.display import plot
     from interp.entropy.experiments.sweep import losses_of, readings_of, run_experiment
-    from interp.errors import PlanMismatchError
+    from interp.errors import OptionError, PlanMismatchError
 
     experiment = tiny_experiment(remedies=("none", "qk_norm", "sigma_reparam"))
     calls: list[str] = []
@@ -140,7 +141,14 @@ def test_a_sweep_is_resumed_and_repeatable(tmp_path: Path) -> None:
     assert set(calls) == {plain.name}, "only what is missing is trained"
     assert losses_of(tmp_path, plain).tolist() == losses.tolist()
     assert again.drop(columns="seconds").equals(table.drop(columns="seconds"))
-    json.loads((tmp_path / "manifest.json").read_text())
+
+    figure = plot("entropy.training", tmp_path)
+    curves = [trace for trace in figure.data if trace.name == "layer 1"]
+    assert len(curves) == 3, "one for each remedy"
+    wanted = [x for _, part in readings[readings["layer"] == 1].groupby("head") for x in [*part["entropy"], np.nan]]
+    np.testing.assert_array_equal(curves[0].y, np.array(wanted))
+    with pytest.raises(OptionError, match="no finished training at learning rate 7"):
+        plot("entropy.training", tmp_path, learning_rate=7.0)
     with pytest.raises(PlanMismatchError, match="other settings"):
         run_experiment(replace(experiment, steps=7), tmp_path)
 
@@ -173,5 +181,6 @@ def test_the_command_trains_prints_and_refuses_in_words(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     row = json.loads(done.stdout.splitlines()[-1])
     assert row["remedy"] == "none" and row["first_alarm"] is None and row["held_out_loss"] > 0
-    config.write_text(config.read_text().replace('"steps = 6"', "").replace("steps = 6", "steps = 8"))
+    assert "plotly" in (tmp_path / "out" / "curves.html").read_text(encoding="utf-8")
+    config.write_text(config.read_text().replace("steps = 6", "steps = 8"))
     assert CliRunner().invoke(app, command).exit_code == 1

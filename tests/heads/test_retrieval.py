@@ -8,7 +8,7 @@ import torch
 
 from interp.errors import InputDataError, OptionError
 from interp.heads import retrieval_score as s
-from interp.heads.retrieval import RETRIEVAL_HEAD, _LineEnd, answer, control_span, greedy, retrieval
+from interp.heads.retrieval import RETRIEVAL_HEAD, _LineEnd, control_span, greedy, replay, retrieval
 from interp.models.planted import planted
 from interp.tasks.prompt import Prompt
 
@@ -80,7 +80,8 @@ def test_answer_f1_by_hand():
 def test_answer_equals_greedy_steps_and_eager_maps(copier):
     model, _ = copier
     prompt = PROMPTS[1]
-    got = answer(model, prompt.ids, steps=5, stop="eos", keys=3)
+    (whole,) = greedy(model, [prompt.ids], steps=5, stop="eos")
+    got = replay(model, whole, len(prompt.ids), keys=3)
     plain, _ = planted("retrieval", seed=5)
     hf = plain.release()
     hf.set_attn_implementation("eager")

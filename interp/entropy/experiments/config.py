@@ -126,7 +126,8 @@ class Experiment:
                 f"an experiment has no keys {', '.join(unknown) or 'that are unknown'}, and needs {', '.join(missing) or 'no others'}; "
                 f"its keys are: {', '.join(known)}"
             )
-        return Experiment(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        return Experiment(**values)
 
     def variants(self) -> Iterator[Variant]:
         """Every run, seeds outermost: a sweep that is stopped early has whole comparisons."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -54,7 +55,7 @@ class Bytes:
 @lru_cache(maxsize=1)
 def digits() -> Images:
     """The digits, split once and for all."""
-    found = load_digits()
+    found: Any = load_digits()
     order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(0))
     images = torch.from_numpy(found.images).float()[order] / 16
     classes = torch.from_numpy(found.target).long()[order]

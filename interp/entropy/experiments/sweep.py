@@ -78,7 +78,7 @@ def run_experiment(experiment: Experiment, folder: str | Path, *, progress: Coun
 def outcomes(experiment: Experiment, folder: str | Path) -> pd.DataFrame:
     """The outcomes of the runs that are finished; see `run_experiment`."""
     folder = Path(folder)
-    found = [(v, _record(folder, v)) for v in experiment.variants() if _done(experiment, v, folder)]
+    found = [(v, _record(folder, v)) for v in finished(experiment, folder)]
     losses = {v: losses_of(folder, v) for v, _ in found}
     rows: list[dict[str, Any]] = []
     for variant, record_ in found:
@@ -113,8 +113,34 @@ def outcomes(experiment: Experiment, folder: str | Path) -> pd.DataFrame:
 def sink_table(experiment: Experiment, folder: str | Path) -> pd.DataFrame:
     """Sink_1 over steps of every finished run: the variant's columns, step, sink_1_EPS ..., alpha_1."""
     folder = Path(folder)
-    done = [v for v in experiment.variants() if _done(experiment, v, folder)]
+    done = finished(experiment, folder)
     return pd.DataFrame([{**asdict(v), **row} for v in done for row in _record(folder, v)["sinks"]])
+
+
+def read_experiment(folder: str | Path) -> Experiment:
+    """The experiment that a folder is of.
+
+    Raises:
+        CorruptFileError: no readable manifest.
+    """
+    folder = Path(folder)
+    try:
+        return Experiment.of(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["experiment"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptFileError(
+            f"{folder.name} holds no readable manifest of an experiment ({error}); choose the folder that "
+            "`interp entropy train` wrote, or a new one"
+        ) from error
+
+
+def finished(experiment: Experiment, folder: str | Path) -> list[Variant]:
+    """The runs that are done, in the order of the sweep."""
+    return [variant for variant in experiment.variants() if _done(experiment, variant, Path(folder))]
+
+
+def alarm_of(folder: str | Path, variant: Variant) -> int | None:
+    """Step of the first alarm that means collapse of a finished run, None without one."""
+    return _record(Path(folder), variant)["first_alarm"]
 
 
 def readings_of(folder: str | Path, variant: Variant) -> pd.DataFrame:
@@ -136,12 +162,7 @@ def _claim(experiment: Experiment, folder: Path) -> None:
     """Write the manifest, or see that the one that is there is of the same training."""
     path = folder / "manifest.json"
     if path.exists():
-        try:
-            there = Experiment.of(json.loads(path.read_text(encoding="utf-8"))["experiment"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(
-                f"{folder.name}/manifest.json is not readable ({error}); choose a new folder"
-            ) from error
+        there = read_experiment(folder)
         if there.training_key() != experiment.training_key():
             raise PlanMismatchError(
                 f"{folder.name} holds runs of {there.name} with other settings; choose a new folder"
@@ -165,7 +186,6 @@ def _keep(experiment: Experiment, variant: Variant, done: Training, seconds: flo
     pd.DataFrame({"step": range(len(done.losses)), "loss": done.losses}).to_parquet(
         f"{base}.losses.parquet", index=False
     )
-    means = done.readings.groupby(["step", "layer"])["entropy"].mean() if len(done.readings) else pd.Series(dtype=float)
     _write(
         Path(f"{base}.json"),
         {
@@ -173,7 +193,7 @@ def _keep(experiment: Experiment, variant: Variant, done: Training, seconds: flo
             "variant": asdict(variant),
             "held_out_loss": done.held_out_loss,
             "held_out_accuracy": done.held_out_accuracy,
-            "lowest_entropy": float(means.min()) if len(means) else math.nan,
+            "lowest_entropy": _lowest(done.readings),
             "first_alarm": first_alarm(done.alarms),
             "alarm_kinds": {kind: kinds.count(kind) for kind in set(kinds)},
             "alarms": [asdict(alarm) for alarm in done.alarms],
@@ -181,6 +201,14 @@ def _keep(experiment: Experiment, variant: Variant, done: Training, seconds: flo
             "seconds": round(seconds, 1),
         },
     )
+
+
+def _lowest(readings: pd.DataFrame) -> float:
+    """The least mean entropy that any layer had; NaN without readings."""
+    if readings.empty:
+        return math.nan
+    means: Any = readings.groupby(["step", "layer"])["entropy"].mean()
+    return float(means.min())
 
 
 def _done(experiment: Experiment, variant: Variant, folder: Path) -> bool:
