@@ -88,11 +88,12 @@ def confirm(
     **loading: Any,
 ) -> None:
     """Ablate the strongest heads of each label, and random heads of the same layers. Resumable; writes the atlas anew."""
-    from interp.heads.ablation import Kind, within_half
+    from interp.heads.ablation import Kind
     from interp.heads.confirm import MOST
     from interp.heads.confirm import confirm as measure
     from interp.heads.labels import LABELS, labelled
     from interp.heads.report import load_report
+    from interp.interventions.controls import within_half
     from interp.widgets.atlas import CONFIRM, write_atlas
 
     wide, _ = load_report(folder)

@@ -16,9 +16,12 @@ import numpy as np
 import pandas as pd
 
 from interp.errors import OptionError
-from interp.heads.ablation import Head, Kind, Ledger, Metrics, ablation, mean_outputs, random_heads, within_half
+from interp.heads.ablation import Kind, ablation, mean_outputs
 from interp.heads.confirm_tasks import Task, needle_task
 from interp.heads.tables import named
+from interp.interventions.controls import random_heads, within_half
+from interp.interventions.where import Head
+from interp.ledger import Ledger, Metrics
 from interp.models.hooked import HookedModel
 from interp.results import Result
 from interp.tasks.prompt import generator

@@ -29,9 +29,9 @@ from interp.errors import (
     TooLargeError,
     UnsupportedModelError,
 )
-from interp.heads.ablation import write_whole
 from interp.heads.labels import LABELS, Rules, in_words, passes
 from interp.heads.report_parts import PARTS, Part, Plan, Results, wide_columns
+from interp.ledger import write_whole
 from interp.models.hooked import HookedModel
 from interp.results import Result
 

@@ -18,7 +18,7 @@ PACKAGES = {"interp": ROOT / "interp", "interp_kernels": ROOT / "kernels" / "int
 LADDER = (
     {"errors"},
     {"axes", "display"},
-    {"results"},
+    {"results", "ledger"},
     {"stats"},
     {"maps"},
     {"capture"},

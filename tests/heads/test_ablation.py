@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from interp.errors import CorruptFileError, OptionError
-from interp.heads.ablation import Ledger, mean_outputs, random_heads, within_half
+from interp.heads.ablation import mean_outputs
 from interp.heads.causal import causal_retrieval
 from interp.heads.confirm import confirm
 from interp.heads.confirm_tasks import Task, needle_task, repeated_task, succession_task, text_task
 from interp.heads.retrieval import retrieval
 from interp.heads.tables import head_table
+from interp.interventions.controls import random_heads, within_half
+from interp.ledger import Ledger
 from interp.models.hooked import HookedModel
 from interp.models.planted import planted
 from interp.models.toy import tiny
