@@ -153,6 +153,23 @@ def successor(model: Any, embedding: Stand = "mlp", seed: int = 0, progress: Cou
     return measure(model, embedding=one_of(embedding, get_args(Embedding), "--embedding"), seed=seed, progress=progress)
 
 
+@analysis("heads.successor_probe")
+def successor_probe(model: Any, embedding: Stand = "mlp", seed: int = 0, progress: Count | None = None) -> Any:
+    """Is the place modulo 10 in what successor heads read, and do they use it? Probe and ablation (Gould et al. 2023)."""
+    from interp.heads.parts import Embedding
+    from interp.heads.successor_probe import successor_probe as measure
+
+    return measure(model, embedding=one_of(embedding, get_args(Embedding), "--embedding"), seed=seed, progress=progress)
+
+
+@analysis("heads.succession_attention")
+def succession_attention(model: Any, samples: Samples = 40, seed: int = 0, progress: Count | None = None) -> Any:
+    """Heads that look from an element of an ordered list to the one before: what successor heads do on prompts."""
+    from interp.heads.succession_attention import succession_attention as measure
+
+    return measure(model, samples=samples, seed=seed, progress=progress)
+
+
 @analysis("heads.copying")
 def copying(
     model: Any, embedding: Stand = "embed+attn+mlp", samples: Samples = 10, seed: int = 0, progress: Count | None = None
@@ -218,6 +235,8 @@ for _command in (
     duplicate_token,
     induction,
     successor,
+    successor_probe,
+    succession_attention,
     copying,
     patterns,
     flexprefill,

@@ -15,7 +15,7 @@ from interp.heads.published import read_gates, read_gates_config, read_patterns,
 from interp.results import Result
 
 COMMANDS = (
-    "retrieval", "qrhead", "streaming", "previous-token", "duplicate-token", "induction", "successor", "copying", "patterns", "flexprefill",
+    "retrieval", "qrhead", "streaming", "previous-token", "duplicate-token", "induction", "successor", "successor-probe", "succession-attention", "copying", "patterns", "flexprefill",
     "gates", "report", "confirm", "causal", "page", "import", "export",
 )  # fmt: skip
 
