@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from interp.display import plot as draw
 from interp.errors import CorruptFileError, OptionError, OutputError
 
-__all__ = ["HEAD_COLUMNS", "Result"]
+__all__ = ["HEAD_COLUMNS", "Result", "saved_kind"]
 
 HEAD_COLUMNS = ("layer", "head", "score", "spread", "control")
 """Columns that every table of heads has: the raw score, its spread over samples (standard deviation), the same score on the control."""
@@ -74,8 +74,7 @@ class Result:
             OutputError: the folder cannot be written or holds something else.
         """
         folder = Path(folder)
-        there = folder / "manifest.json"
-        if folder.exists() and any(folder.iterdir()) and not (there.exists() and _kind_of(there) == self.kind):
+        if folder.exists() and any(folder.iterdir()) and saved_kind(folder) != self.kind:
             raise OutputError(f"{folder.name} holds something that is not a {self.kind} result; choose a new folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +83,7 @@ class Result:
                 save_file(
                     {name: np.ascontiguousarray(a) for name, a in self.arrays.items()}, folder / "arrays.safetensors"
                 )
-            there.write_text(
+            (folder / "manifest.json").write_text(
                 json.dumps({"kind": self.kind, **self.manifest}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
         except OSError as error:
@@ -114,8 +113,10 @@ class Result:
             raise CorruptFileError(f"{folder.name} holds no readable result ({error}); save it again") from error
 
 
-def _kind_of(path: Path) -> str | None:
+def saved_kind(folder: Path) -> str | None:
+    """The kind of the result that a folder holds; None if it holds none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("kind")
-    except (OSError, ValueError):
+        kind = json.loads((folder / "manifest.json").read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
         return None
+    return kind if isinstance(kind, str) and (folder / "table.parquet").exists() else None

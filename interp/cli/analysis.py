@@ -134,26 +134,26 @@ def check_out(out: Path, kind: str) -> None:
         raise OutputError(f"{out} holds something that is not a {kind} result; choose a new folder")
 
 
-def print_top(result: Result, top: int, *, title: str | None = None) -> None:
-    """Print the heads with the largest score: score, spread and control."""
+def print_top(result: Result, top: int, *, title: str | None = None, by: str = "score") -> None:
+    """Print the heads with the largest score (or other column): that column, spread and control."""
     table = result.table.set_index(["layer", "head"])
     rows = []
-    for layer, head, score in result.top(top):
+    for layer, head, score in result.top(top, by=by):
         row: Any = table.loc[(layer, head)]
         rows.append([f"{layer}.{head}", _number(score), _number(float(row["spread"])), _number(float(row["control"]))])
     name = result.manifest.get("model", {}).get("name", "a model without a name")
-    columns = ("head", "score", "spread", "control")
+    columns = ("head", by, "spread", "control")
     said = title or f"{name}: {result.kind.removeprefix('heads.').replace('_', ' ')}, top heads (layer.head)"
     print_table(said, columns, rows, numbers=columns[1:])
 
 
-def print_rows(result: Result, top: int) -> None:
-    """Print the heads with the largest score as JSON lines."""
+def print_rows(result: Result, top: int, *, by: str = "score") -> None:
+    """Print the heads with the largest score (or other column) as JSON lines."""
     table = result.table.set_index(["layer", "head"])
-    for layer, head, score in result.top(top):
+    for layer, head, score in result.top(top, by=by):
         row: Any = table.loc[(layer, head)]
         spread, control = (None if math.isnan(row[name]) else float(row[name]) for name in ("spread", "control"))
-        print_json({"layer": layer, "head": head, "score": score, "spread": spread, "control": control})
+        print_json({"layer": layer, "head": head, by: score, "spread": spread, "control": control})
 
 
 def load_like(record: dict[str, Any], model: str | None, loading: dict[str, Any]) -> HookedModel:

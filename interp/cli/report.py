@@ -1,4 +1,4 @@
-"""`interp report`: writes the report of a finished scan anew."""
+"""`interp report`: writes the report of a finished scan anew, or draws a saved result."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from typing import Annotated
 import typer
 
 
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished scan.")]) -> None:
-    """Write report.html anew from the other files of a scan's folder; needs no model."""
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished scan, or of a result.")],
+) -> None:
+    """Write report.html anew from the other files of the folder; needs no model."""
+    from interp.results import Result, saved_kind
+
+    if saved_kind(folder) is not None:
+        path = folder / "report.html"
+        Result.load(folder).plot().write_html(path, include_plotlyjs=True)
+        print(path)
+        return
     from interp.batch.result import open_scan
     from interp.display import write_report
 

@@ -1,4 +1,4 @@
-"""`interp show`: the table of a finished scan in the terminal; needs no model."""
+"""`interp show`: the table of a finished scan or of a saved result in the terminal; needs no model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from interp.cli.analysis import print_rows, print_top
 from interp.cli.console import print_json, print_table
 from interp.cli.summary import print_summary
 
@@ -15,9 +16,10 @@ STRONGEST = 3
 
 
 def show(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished scan.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished scan, or of a result.")],
     statistic: Annotated[
-        str | None, typer.Option("--statistic", "-s", help="Rank the heads by this statistic alone.")
+        str | None,
+        typer.Option("--statistic", "-s", help="Rank the heads by this statistic (or column of a result) alone."),
     ] = None,
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many heads.")] = 10,
     maps: Annotated[
@@ -25,7 +27,16 @@ def show(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print rows as JSON lines.")] = False,
 ) -> None:
-    """Show the top heads of a scan, for each statistic or for one in detail."""
+    """Show the top heads of a scan, for each statistic or for one in detail; of a saved result, by a column of its table."""
+    from interp.results import Result, saved_kind
+
+    if saved_kind(folder) is not None:
+        saved = Result.load(folder)
+        if as_json:
+            print_rows(saved, top, by=statistic or "score")
+        else:
+            print_top(saved, top, by=statistic or "score")
+        return
     from interp.batch.result import open_scan
 
     result = open_scan(folder)

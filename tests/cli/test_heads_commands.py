@@ -15,7 +15,8 @@ from interp.heads.published import read_gates, read_gates_config, read_patterns,
 from interp.results import Result
 
 COMMANDS = (
-    "retrieval", "qrhead", "streaming", "previous-token", "duplicate-token", "induction", "successor", "successor-probe", "succession-attention", "copying", "patterns", "flexprefill",
+    "retrieval", "qrhead", "streaming", "previous-token", "duplicate-token", "induction",
+    "successor", "successor-probe", "succession-attention", "copying", "patterns", "flexprefill",
     "gates", "report", "confirm", "causal", "page", "import", "export",
 )  # fmt: skip
 
@@ -47,6 +48,21 @@ def test_an_analysis_is_saved_and_printed(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in again.stdout.splitlines()]
     assert len(rows) == 2
     assert set(rows[0]) == {"layer", "head", "score", "spread", "control"}
+
+
+def test_a_saved_result_is_shown_and_drawn_without_a_model(tmp_path: Path) -> None:
+    interp("heads", "induction", "tiny/llama", "--out", tmp_path / "a", "--samples", "2", "--quiet")
+    (layer, head, score), *_ = Result.load(tmp_path / "a").top(1, by="control")
+    shown = interp("show", tmp_path / "a", "-k", "1", "-s", "control")
+    assert shown.exit_code == 0, shown.stderr
+    assert f"{layer}.{head}" in shown.stdout
+    assert f"{score:.3g}" in shown.stdout
+    (row,) = [json.loads(line) for line in interp("show", tmp_path / "a", "-k", "1", "--json").stdout.splitlines()]
+    assert (row["layer"], row["head"], row["score"]) == Result.load(tmp_path / "a").top(1)[0]
+    drawn = interp("report", tmp_path / "a")
+    assert drawn.exit_code == 0, drawn.stderr
+    assert "<script" in (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    assert interp("show", tmp_path / "a", "-s", "scores").exit_code == 2
 
 
 def test_a_folder_of_something_else_is_refused_first(tmp_path: Path) -> None:
