@@ -6,6 +6,9 @@ STAMP := .venv/.set-up-$(shell { pwd; cat pyproject.toml constraints.txt tools/s
 BENCHMARKS := benchmarks/kernels.py benchmarks/capture.py
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
+# Processes that share the tests, one thread each.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n > 8 ? 8 : n)))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format lab docs bench chromium clean
 
@@ -21,7 +24,7 @@ demo: setup ## the main job on the embedded default model: scan a real text, wri
 	$(BIN)/interp demo --out runs/demo
 
 test: setup chromium ## fast and medium tests
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal
 
 test-slow: setup chromium ## slow tests; started again, it leaves out those that passed on the same sources
 	$(BIN)/python -m pytest -m slow --skip-passed
