@@ -30,17 +30,17 @@ WARM_UP = 3
 
 
 def digits_vit() -> tuple[nn.Module, Callable[[nn.Module], torch.Tensor]]:
-    """The vision transformer of data/tasks/entropy/digits.toml, batch 64."""
+    """The vision transformer of data/tasks/entropy/digits.toml, batch 32."""
     model = image_model(Shape(width=64, layers=4, heads=4, tokens=17, causal=False), patch=PATCH, classes=CLASSES)
-    return model, lambda m: F.cross_entropy(m(torch.rand(64, 8, 8)), torch.randint(CLASSES, (64,)))
+    return model, lambda m: F.cross_entropy(m(torch.rand(32, 8, 8)), torch.randint(CLASSES, (32,)))
 
 
 def byte_model() -> tuple[nn.Module, Callable[[nn.Module], torch.Tensor]]:
-    """The language model of data/tasks/entropy/topics.toml, batch 16 x 128."""
-    model = language_model(Shape(width=128, layers=4, heads=4, tokens=128, causal=True), VOCABULARY)
+    """The language model of data/tasks/entropy/topics.toml, batch 8 x 64."""
+    model = language_model(Shape(width=192, layers=4, heads=4, tokens=64, causal=True), VOCABULARY)
 
     def loss(m: nn.Module) -> torch.Tensor:
-        ids = torch.randint(VOCABULARY, (16, 129))
+        ids = torch.randint(VOCABULARY, (8, 65))
         return token_loss(m(ids[:, :-1]), ids[:, 1:])
 
     return model, loss
@@ -51,9 +51,13 @@ def llama() -> tuple[nn.Module, Callable[[nn.Module], torch.Tensor]]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        hidden_size=256, intermediate_size=768, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4, vocab_size=4096,
-        attn_implementation="sdpa",
-    )  # fmt: skip
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        vocab_size=4096,
+    )
     model = LlamaForCausalLM(config)
 
     def loss(m: nn.Module) -> torch.Tensor:
@@ -85,7 +89,8 @@ def overhead(name: str, every: int, rounds: int) -> dict[str, object]:
         with Monitor(model, every=every):
             return seconds(every)
 
-    seconds(WARM_UP), watched()
+    seconds(WARM_UP)
+    watched()
     ratios, plain, with_it = [], [], []
     for n in range(rounds):
         first, second = (watched, lambda: seconds(every)) if n % 2 else (lambda: seconds(every), watched)

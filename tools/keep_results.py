@@ -2,8 +2,9 @@
 
 .venv/bin/python tools/keep_results.py FOLDER NAME --command "interp heads report smollm2-135m --out runs/heads"
 
-FOLDER holds one result, or several at any depth (a head report with its parts); NAME is the folder under data/results. Arrays of more than
---limit bytes are left out, and the manifest names them: the command makes them again.
+FOLDER holds one result, or several at any depth (a head report with its parts), or what `interp entropy train` wrote; NAME is the folder under
+data/results. Arrays of more than --limit bytes, and an experiment's runs beyond its first seed, are left out, and the manifest names them: the
+command makes them again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from interp.entropy.experiments.kept import keep
 from interp.results import Result
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,10 +37,15 @@ def main() -> None:
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT
         ).stdout.strip()
     )
+    target = ROOT / "data" / "results" / given.name
+    if (given.folder / "outcomes.csv").exists():
+        shutil.rmtree(target, ignore_errors=True)
+        keep(given.folder, target, facts={"command": given.command, "commit": commit})
+        print(f"an experiment in data/results/{given.name}")
+        return
     found = sorted(table.parent for table in given.folder.rglob("table.parquet"))
     if not found:
         parser.error(f"no result lies in {given.folder}")
-    target = ROOT / "data" / "results" / given.name
     shutil.rmtree(target, ignore_errors=True)
     for place in found:
         result = Result.load(place)

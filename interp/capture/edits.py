@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -120,11 +121,27 @@ def _is_selective(intervention: Intervention) -> bool:
 
 
 _editing: ContextVar[tuple[Editing, ...]] = ContextVar("interp_editing", default=())
+_standing: WeakSet[Editing] = WeakSet()
+
+
+def stand(interventions: Sequence[Intervention], sites: Mapping[int, Site], *, layers: int, heads: int) -> Editing:
+    """Put interventions in force for the modules in `sites` for as long as the result is held: in every thread, before those of any context.
+
+    Raises:
+        EditError: one does not fit a model of this size, or others stand for these modules already.
+    """
+    if any(scope.sites is sites for scope in _standing):
+        raise EditError("this model has standing interventions already; load it anew for others")
+    for intervention in interventions:
+        intervention.check(layers=layers, heads=heads)
+    scope = Editing(interventions, sites)
+    _standing.add(scope)
+    return scope
 
 
 def current() -> tuple[Editing, ...]:
-    """Interventions in force here, outermost context first."""
-    return _editing.get()
+    """Interventions in force here: those that stand for a model's life, then the contexts, outermost first."""
+    return (*_standing, *_editing.get())
 
 
 def in_force(sites: Mapping[int, Site]) -> list[dict[str, Any]]:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "learning_rate", "remedy", "attention", "weight_decay", "seed", "held_out_loss", "held_out_accuracy", "lowest_entropy",
-    "first_alarm", "departs", "behind", "lead",
+    "learning_rate", "remedy", "attention", "weight_decay", "condition", "seed", "held_out_loss", "held_out_accuracy",
+    "lowest_entropy", "first_alarm", "first_collapse", "departs", "behind", "lead_departs",
+    "lead_behind",
 )  # fmt: skip
-WORDS = ("remedy", "attention")
+SWEPT = COLUMNS[:6]
+WORDS = ("remedy", "attention", "condition")
 
 
 def train(
@@ -51,20 +53,20 @@ def train(
         table = run_experiment(experiment, out, progress=progress)
     if "softmax" in experiment.attentions:  # the others have no entropy
         plot("entropy.training", out).write_html(out / "curves.html", include_plotlyjs=True)
+    if experiment.sinks_every:
+        plot("entropy.training_sinks", out).write_html(out / "sinks.html", include_plotlyjs=True)
     if as_json:
         for row in table.astype(object).where(table.notna(), None).to_dict("records"):
             print_json({str(name): value for name, value in row.items()})
     elif not quiet:
         _print(experiment.name, table)
-        say(f"readings, losses, outcomes and curves.html lie in {out}")
+        say(f"tables, curves and figures lie in {out}")
 
 
 def _print(name: str, table: pd.DataFrame) -> None:
-    """The outcomes, one row per run."""
-    rows = [["–" if v is None else f"{v:.4g}" if isinstance(v, float) else v for v in row] for row in _cells(table)]
-    print_table(f"{name}: outcomes", COLUMNS, rows, numbers=[c for c in COLUMNS if c not in WORDS])
-
-
-def _cells(table: pd.DataFrame) -> list[list[object]]:
-    chosen = table[list(COLUMNS)]
-    return chosen.astype(object).where(chosen.notna(), None).to_numpy().tolist()
+    """The outcomes, one row per run; of what was swept, the columns in which runs differ."""
+    columns = [name for name in COLUMNS if name not in SWEPT or len(set(table[name])) > 1]
+    chosen = table[columns]
+    values: list[list[object]] = chosen.astype(object).where(chosen.notna(), None).to_numpy().tolist()
+    rows = [["–" if v is None else f"{v:.4g}" if isinstance(v, float) else v for v in row] for row in values]
+    print_table(f"{name}: outcomes", columns, rows, numbers=[c for c in columns if c not in WORDS])

@@ -12,7 +12,7 @@ import typer
 from interp.cli.analysis import analysis, loading
 from interp.cli.counting import Count
 from interp.cli.heads_files import export_file, gates, import_file
-from interp.cli.heads_report import causal, confirm, page, report
+from interp.cli.heads_report import causal, confirm, deploy, page, report
 from interp.cli.options import number_list, one_of, shares
 from interp.errors import InputDataError
 
@@ -243,7 +243,7 @@ for _command in (
 ):
     app.command()(_command)
 app.command("gates")(loading(gates))
-for _command in (report, confirm, causal, page):
+for _command in (report, confirm, causal, deploy, page):
     app.command()(loading(_command))
 app.command("import")(import_file)
 app.command("export")(export_file)

@@ -1,4 +1,4 @@
-"""`interp heads report | confirm | causal | page`: the whole taxonomy of a model, its ablations, and its pages.
+"""`interp heads report | confirm | causal | deploy | page`: the whole taxonomy of a model, its ablations, a deployment, and its pages.
 
 The folder of a report holds `report` (the table), `results` (every analysis), `confirm`, `causal`, `embedding`, `atlas.html` and `heads/*.html`.
 Everything in it can be begun again: what is finished is used.
@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from interp.cli.analysis import Model, Out, Quiet, Seed, load_like
+from interp.cli.analysis import Model, Out, Quiet, Seed, check_out, load_like
 from interp.cli.console import print_table, say
 from interp.cli.counting import counting, counting_parts
 from interp.cli.options import load_model, number_list, one_of, word_list
@@ -172,6 +172,67 @@ def causal(
         columns = ("k", "top heads masked", "random heads masked", "heads")
         print_table(f"Needle recall, {base:.3f} unmasked", columns, rows, numbers=columns[:3])
         say(f"table, arrays and manifest lie in {folder / 'causal'}")
+
+
+def deploy(
+    model: Model,
+    scores: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder of scores: of heads streaming, gates (OUT/result), retrieval ..."),
+    ],
+    out: Out,
+    share: Annotated[float, typer.Option("--share", help="Share of key-value heads that stream.")] = 0.5,
+    sinks: Annotated[
+        int, typer.Option("--sinks", help="First keys that a streaming head keeps (64 in the paper).")
+    ] = 16,
+    window: Annotated[int, typer.Option("--window", help="Last keys that it keeps (256 in the paper).")] = 64,
+    group: Annotated[
+        str, typer.Option("--group", help="How heads that share a key are joined: mean or worst.")
+    ] = "mean",
+    length: Annotated[int, typer.Option("--length", help="Tokens of the needle prompts.")] = 1024,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens of the texts for the perplexity.")] = 1024,
+    samples: Annotated[int, typer.Option("--samples", help="How many of them.")] = 4,
+    draws: Draws = 5,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    **loading: Any,
+) -> None:
+    """Needle recall, perplexity and cache bytes with streaming heads, beside full attention and random heads. Resumable."""
+    from interp.heads.deployment import deployment
+    from interp.heads.streaming import Group
+    from interp.results import Result
+
+    chosen = one_of(group, get_args(Group), "--group")
+    check_out(out / "result", "heads.deployment")
+    given = Result.load(scores)
+    hooked = load_model(model, **loading)
+    record = dict(given.manifest.get("model", {}))
+    # A published file knows a name at most; a result of ours says exactly which model it is of.
+    if "class" in record and record != hooked.manifest()["model"]:
+        raise OptionError(f"{scores} holds scores of {record.get('name')}, and what was loaded is {hooked.source.name}")
+    with counting("deployments", quiet=quiet) as progress:
+        result = deployment(
+            hooked, given, share=share, sinks=sinks, window=window, group=chosen, length=length, text_tokens=tokens,
+            text_samples=samples, draws=draws, seed=seed, folder=out / "parts", progress=progress,
+        )  # fmt: skip
+    result.save(out / "result")
+    if not quiet:
+        columns = ("metric", "full attention", "streaming heads", "random heads", "all heads stream")
+        rows = [
+            [
+                r["metric"],
+                f"{r['base']:.4g}",
+                f"{r['score']:.4g}",
+                f"{r['control']:.4g} ± {r['spread']:.2g}",
+                f"{r['everything']:.4g}",
+            ]
+            for r in result.table.to_dict("records")
+        ]
+        title = (
+            f"{hooked.source.name}: {len(result.manifest['heads'])} key-value heads stream ({sinks} + {window} keys)"
+        )
+        print_table(title, columns, rows, numbers=columns[1:])
+        say(f"table, arrays and manifest lie in {out / 'result'}")
 
 
 def page(

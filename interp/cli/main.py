@@ -12,10 +12,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from interp.cli.calibrate import calibrate
+from interp.cli.circuits import app as circuits
 from interp.cli.console import complain
 from interp.cli.corpus import corpus
 from interp.cli.demo import demo
+from interp.cli.effects import effects
 from interp.cli.entropy import app as entropy
+from interp.cli.explain import explain
 from interp.cli.heads import app as heads
 from interp.cli.kernels import kernels
 from interp.cli.models import models
@@ -87,8 +91,9 @@ def _interp(
     """Exact attention statistics of every head of a transformer, in O(N) memory."""
 
 
-for _command in (scan, demo, show, report, models, stats, corpus, kernels):
+for _command in (scan, demo, show, report, models, stats, corpus, kernels, calibrate, effects, explain):
     app.command()(_command)
+app.add_typer(circuits, name="circuits")
 app.add_typer(entropy, name="entropy")
 app.add_typer(heads, name="heads")
 app.add_typer(sinks, name="sinks")

@@ -1,14 +1,17 @@
-"""`interp sinks report MODEL --out DIR`: attention sinks on natural, random and repeated tokens."""
+"""`interp sinks report | streaming MODEL --out DIR`: attention sinks by input, and what long texts cost without them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from interp.cli.analysis import analysis
-from interp.cli.counting import Count
-from interp.cli.options import one_of
+from interp.cli.analysis import Model, Out, Quiet, Seed, analysis, check_out, loading
+from interp.cli.console import print_table, say
+from interp.cli.counting import Count, counting
+from interp.cli.options import load_model, number_list, one_of
+from interp.cli.texts import read_text
 
 
 @analysis("sinks")
@@ -33,6 +36,55 @@ def report(
     )
 
 
+def streaming(
+    model: Model,
+    out: Out,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens of each piece of text.")] = 4096,
+    pieces: Annotated[int, typer.Option("--pieces", help="How many pieces.")] = 8,
+    size: Annotated[int, typer.Option("--size", help="Keys that every policy but full attention keeps.")] = 1024,
+    sinks: Annotated[str, typer.Option("--sinks", help="How many first keys to keep, with commas.")] = "1,2,4,8",
+    text: Annotated[
+        list[Path] | None,
+        typer.Option("--text", "-t", help="A file with a long text, may be repeated; the corpus if left out."),
+    ] = None,
+    newline: Annotated[
+        int | None,
+        typer.Option("--newline", help="Token id that replaces the first tokens; the newline's if left out."),
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    **loading: Any,
+) -> None:
+    """Perplexity of long texts with the first keys kept, lost or replaced (Xiao et al. 2024). Resumable."""
+    from interp.sinks.streaming_loss import BEYOND, streaming_loss
+
+    wanted = number_list(sinks, "--sinks") or []
+    check_out(out / "result", "sinks.streaming")
+    hooked = load_model(model, **loading)
+    with counting("policies", quiet=quiet) as progress:
+        result = streaming_loss(
+            hooked, texts=[read_text(file) for file in text] if text else None, tokens=tokens, pieces=pieces, size=size, sinks=wanted, newline="\n" if newline is None else newline,
+            seed=seed, folder=out / "parts", progress=progress,
+        )  # fmt: skip
+    result.save(out / "result")
+    if not quiet:
+        table: Any = result.table[result.table["bucket"] == BEYOND]
+        columns = ("policy", "perplexity", "95 % interval", "times full", "95 % interval of that")
+        rows = [
+            [
+                r["policy"],
+                f"{r['perplexity']:.4g}",
+                f"{r['low']:.4g} to {r['high']:.4g}",
+                f"{r['ratio']:.4g}",
+                f"{r['ratio_low']:.4g} to {r['ratio_high']:.4g}",
+            ]
+            for r in table.to_dict("records")
+        ]
+        title = f"{hooked.source.name}: perplexity of rows {size} to {tokens - 2}, {pieces} pieces"
+        print_table(title, columns, rows, numbers=columns[1:])
+        say(f"table by position, arrays and manifest lie in {out / 'result'}")
+
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Attention sinks.")
 
 
@@ -42,3 +94,4 @@ def _sinks() -> None:
 
 
 app.command()(report)
+app.command()(loading(streaming))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from interp.heads.causal import causal_retrieval as causal_retrieval
 from interp.heads.confirm import confirm as confirm
 from interp.heads.copying import copying as copying
+from interp.heads.deployment import deployment as deployment
 from interp.heads.duo_gates import GateTraining as GateTraining
 from interp.heads.duo_gates import train_gates as train_gates
 from interp.heads.embedding import embedding as embedding
@@ -34,6 +35,7 @@ __all__ = [
     "causal_retrieval",
     "confirm",
     "copying",
+    "deployment",
     "duplicate_token",
     "embedding",
     "features",

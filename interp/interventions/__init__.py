@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from interp.interventions.ablate import AblateHeads as AblateHeads
 from interp.interventions.act import ACT as ACT
+from interp.interventions.answers import AnswerScores as AnswerScores
+from interp.interventions.answers import answer_scores as answer_scores
 from interp.interventions.bias import LogBias as LogBias
 from interp.interventions.bias import pasta as pasta
 from interp.interventions.bias import zero_tuning as zero_tuning
+from interp.interventions.effects import answer_effects as answer_effects
+from interp.interventions.effects import generation_effects as generation_effects
+from interp.interventions.effects import text_effects as text_effects
 from interp.interventions.gate import GateHeads as GateHeads
 from interp.interventions.gate import RouteHeads as RouteHeads
 from interp.interventions.knockout import DeleteEdges as DeleteEdges
@@ -15,6 +20,7 @@ from interp.interventions.patterns import FreezePattern as FreezePattern
 from interp.interventions.patterns import PatchPattern as PatchPattern
 from interp.interventions.patterns import ReplacePattern as ReplacePattern
 from interp.interventions.patterns import queries_and_keys as queries_and_keys
+from interp.interventions.relocate import relocated as relocated
 from interp.interventions.saved import from_json as from_json
 from interp.interventions.saved import to_json as to_json
 from interp.interventions.schedule import Schedule as Schedule
@@ -33,6 +39,7 @@ __all__ = [
     "ACT",
     "VAR",
     "AblateHeads",
+    "AnswerScores",
     "DeleteEdges",
     "FreezePattern",
     "GateHeads",
@@ -48,12 +55,17 @@ __all__ = [
     "Streaming",
     "TargetEntropy",
     "Temperature",
+    "answer_effects",
+    "answer_scores",
     "cache_bytes",
     "delete_tokens",
     "from_json",
+    "generation_effects",
     "pasta",
     "queries_and_keys",
+    "relocated",
     "streaming_cache",
+    "text_effects",
     "to_json",
     "zero_tuning",
 ]

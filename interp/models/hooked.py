@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp.capture.attend import IMPLEMENTATION, listening, register
 from interp.capture.call import BackendChoice
-from interp.capture.edits import Intervention, editing, in_force
+from interp.capture.edits import Editing, Intervention, editing, in_force, stand
 from interp.capture.inputs import Spans, TextOrIds, Tokens
 from interp.capture.probe import Probe, Take, Wish
 from interp.capture.record import Keep, Recorder
@@ -72,6 +72,7 @@ class HookedModel:
         self._bridge: Any = None
         self._bridge_built = False
         self._released = False
+        self._standing: tuple[Editing, dict[str, Any]] | None = None
         self._sites = attention_sites(hf, encoder_decoder=self.is_encoder_decoder)
         hf.eval()
         register()
@@ -128,7 +129,7 @@ class HookedModel:
             self._bridge_built = True
             self.hf.set_attn_implementation(IMPLEMENTATION)  # booting a bridge may set eager attention
             self.hf.eval()
-            self._sites = attention_sites(self.hf, encoder_decoder=self.is_encoder_decoder)
+            self._sites |= attention_sites(self.hf, encoder_decoder=self.is_encoder_decoder)  # edits hold the dict
         return self._bridge
 
     def __repr__(self) -> str:
@@ -239,6 +240,11 @@ class HookedModel:
         with editing(interventions, self._sites):
             yield
 
+    def stand(self, interventions: Sequence[Intervention], record: dict[str, Any]) -> None:
+        """Put interventions in force until `release`; manifests say `record` under "model". Raises EditError as `edit`, or the second time."""
+        self._alive()
+        self._standing = (stand(interventions, self._sites, layers=self.layers, heads=self.heads), record)
+
     def head_outputs(
         self, inputs: TextOrIds, *, layers: Sequence[int] | None = None, bos: bool | None = None
     ) -> dict[int, Tensor]:
@@ -332,13 +338,13 @@ class HookedModel:
         if not self._released:
             self._before.restore()
             self._released = True
-            self._bridge = None
+            self._bridge = self._standing = None
         return self.hf
 
     def manifest(self) -> dict[str, Any]:
         """What a result must say of the model and of the versions that made it; no machine paths."""
         return {
-            "model": self.source.record() | {"class": type(self.hf).__name__},
+            "model": {**self.source.record(), "class": type(self.hf).__name__, **(self._standing or (0, {}))[1]},
             "dtype": str(self.dtype).removeprefix("torch."),
             "backend_asked": self.backend,
             "threads": torch.get_num_threads(),

@@ -15,6 +15,7 @@ import torch
 
 from interp.errors import ModelNotFoundError, OptionError
 from interp.models.cache import file_sha256
+from interp.models.calibration import apply_calibration
 from interp.models.embedded import EMBEDDED, unpacked, weights_file
 from interp.models.families import FAMILIES
 from interp.models.folder import folder_place, read_place, weights_sha256
@@ -37,6 +38,7 @@ def load(
     trust_remote_code: bool = False,
     offline: bool = False,
     task: str | None = None,
+    calibration: str | os.PathLike[str] | None = None,
 ) -> HookedModel:
     """Load a model and attach interp to it.
 
@@ -51,11 +53,14 @@ def load(
         offline: take a hub id from the cache on this machine, ask nobody.
         task: "causal-lm", "seq2seq-lm", "speech-seq2seq", "masked-lm" or "image-classification", where the configuration
             does not say or says otherwise.
+        calibration: file of `interp calibrate`, whose interventions are in force until `model.release()`.
 
     Raises:
+        EditError: the calibration was made for another model.
         ModelNotFoundError: no such file, folder, package or hub id.
         OfflineError: the model has to come from the hub, which cannot be reached.
         CorruptFileError: a file is damaged or cut short.
+        InputDataError: there is no such calibration file.
         UnsupportedModelError: transformers has no class for it.
     """
     parts = read(
@@ -67,7 +72,10 @@ def load(
         offline=offline,
         task=task,
     )
-    return wrap(parts.hf, parts.tokenizer, source=parts.source)
+    model = wrap(parts.hf, parts.tokenizer, source=parts.source)
+    if calibration is not None:
+        apply_calibration(model, calibration)
+    return model
 
 
 def read(

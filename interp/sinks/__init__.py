@@ -8,5 +8,6 @@ from interp.sinks.detect import hidden_sinks as hidden_sinks
 from interp.sinks.hidden import massive_activations as massive_activations
 from interp.sinks.hidden import norms as norms
 from interp.sinks.report import report as report
+from interp.sinks.streaming_loss import streaming_loss as streaming_loss
 
-__all__ = ["alphas", "hidden_sinks", "massive_activations", "norms", "report", "sink_rates"]
+__all__ = ["alphas", "hidden_sinks", "massive_activations", "norms", "report", "sink_rates", "streaming_loss"]

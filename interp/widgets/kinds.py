@@ -7,7 +7,23 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from interp.widgets.figures import head_heatmap, map_heatmap
+from interp.widgets.plots_calibration import calibration_figure, search_figure
+from interp.widgets.plots_circuits import (
+    circuit_figure,
+    direct_figure,
+    effects_figure,
+    knockout_figure,
+    overlap_figure,
+)
 from interp.widgets.plots_entropy import entropy_figure
+from interp.widgets.plots_explain import (
+    agreement_figure,
+    deployment_figure,
+    faithfulness_figure,
+    panel_figure,
+    rollout_figure,
+    streaming_loss_figure,
+)
 from interp.widgets.plots_heads import (
     causal_figure,
     confirm_figure,
@@ -17,19 +33,35 @@ from interp.widgets.plots_heads import (
     sinks_figure,
     successor_figure,
 )
-from interp.widgets.plots_training import live_figure, monitor_figure, training_figure
+from interp.widgets.plots_training import live_figure, monitor_figure, sinks_training_figure, training_figure
 
 PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
+        "calibration": calibration_figure,
+        "calibration.search": search_figure,
+        "circuits.activation_patching": circuit_figure,
+        "circuits.attribution_patching": circuit_figure,
+        "circuits.direct_logit_attribution": direct_figure,
+        "circuits.knockout_sweep": knockout_figure,
+        "circuits.overlap": overlap_figure,
+        "circuits.path_patching": circuit_figure,
         "entropy": entropy_figure,
         "entropy.live": live_figure,
         "entropy.monitor": monitor_figure,
         "entropy.training": training_figure,
+        "entropy.training_sinks": sinks_training_figure,
+        "explain.agreement": agreement_figure,
+        "explain.faithfulness": faithfulness_figure,
+        "explain.gradient": scores_figure,
+        "explain.norms": scores_figure,
+        "explain.panel": panel_figure,
+        "explain.rollout": rollout_figure,
         "heads": head_heatmap,
         "map": map_heatmap,
         "heads.causal_retrieval": causal_figure,
         "heads.confirm": confirm_figure,
         "heads.copying": scores_figure,
+        "heads.deployment": deployment_figure,
         "heads.duplicate_token": scores_figure,
         "heads.embedding": embedding_figure,
         "heads.features": scores_figure,
@@ -44,7 +76,11 @@ PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "heads.succession_attention": scores_figure,
         "heads.successor": successor_figure,
         "heads.successor_probe": scores_figure,
+        "interventions.answer_effects": effects_figure,
+        "interventions.generation_effects": effects_figure,
+        "interventions.text_effects": effects_figure,
         "sinks": sinks_figure,
+        "sinks.streaming": streaming_loss_figure,
     }
 )
 """Kind of a result -> function that draws it as a plotly figure."""

@@ -7,26 +7,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from interp.entropy.experiments.outcome import smoothed
+from interp.entropy.detector import collapsed
+from interp.entropy.experiments.outcome import MEANING_COLLAPSE, smoothed
+from interp.entropy.experiments.sinks import EPSILONS, TOKENS
 from interp.entropy.experiments.sweep import alarm_of, finished, losses_of, read_experiment, readings_of
 from interp.errors import OptionError
+from interp.widgets.colours import colourscale
+from interp.widgets.figures import plain
 from interp.widgets.plots_heads import finish, steps
 
 if TYPE_CHECKING:
+    from interp.entropy.detector import Alarm, Rules
+    from interp.entropy.experiments.config import Variant
     from interp.entropy.monitor import Monitor
     from interp.entropy.reading import Reading
 
 ALARM: Final = {"light": "#b3261e", "dark": "#ffb4ab"}
 LOSS: Final = {"light": "#3c4043", "dark": "#e8eaed"}
-PANELS: Final = ("loss", "mean entropy / log n", "99 % of rows' logit norm ρ")
-HEIGHT: Final = 640
+PANELS: Final = ("loss", "mean entropy / log n", "layer.head", "logit norm ρ, 99 %")
+NOTHING: Final = "attention entropy in training: nothing measured yet"
+HEIGHT: Final = 860
+REMEDIES: Final = {"none": "no remedy", "sigma_reparam": "sigmaReparam", "qk_norm": "QK-norm"}
+DASHES: Final = {"softmax": "solid", "sigmoid": "dash"}
+COLUMNS: Final = 200
+"""Readings that the map of heads shows, evenly spaced where there are more."""
 
 
 def monitor_figure(monitor: Monitor, *, theme: str = "light") -> go.Figure:
-    """Loss, each layer's mean entropy with the range of its heads' means, and logit norms over steps; alarms are lines across all three.
+    """Loss, each layer's mean entropy, every head's entropy, and logit norms over steps, under a line that says where the training stands.
+
+    Alarms are triangles; the first one that means collapse is a line across all panels.
 
     Args:
         monitor: with at least one reading.
@@ -39,8 +53,8 @@ def monitor_figure(monitor: Monitor, *, theme: str = "light") -> go.Figure:
         raise OptionError(
             "the monitor has measured nothing yet; train a few steps first, or use .view(), which fills as it goes"
         )
-    figure = _empty(len(_layers(monitor.readings)), theme)
-    _fill(figure, list(monitor.readings), theme)
+    figure = _empty(list(_layers(monitor.readings).values()), theme)
+    _fill(figure, monitor, theme)
     return figure
 
 
@@ -57,18 +71,22 @@ def live_figure(monitor: Monitor, *, theme: str = "light", refresh: int = 1) -> 
     """
     if refresh < 1:
         raise OptionError(f"refresh: wanted at least 1, got {refresh}")
-    widget: Any = go.FigureWidget(_empty(0, theme))
+    widget: Any = go.FigureWidget(_empty((), theme))
+    heard = 0
 
     def grow(reading: Reading | None) -> None:
-        readings = list(monitor.readings)
-        if not readings or (reading is not None and len(readings) % refresh):
+        nonlocal heard
+        heard += reading is not None
+        layers = _layers(monitor.readings)
+        if not layers or (reading is not None and heard % refresh):
             return
-        wanted = len(_layers(readings))
         with widget.batch_update():
-            if len(widget.data) != _traces(wanted):
+            if len(widget.data) != _traces(len(layers)):
+                whole = _empty(list(layers.values()), theme)
                 widget.data = ()
-                widget.add_traces(list(_empty(wanted, theme).data))
-            _fill(widget, readings, theme)
+                widget.add_traces(list(whole.data))
+                widget.update_layout(whole.layout)
+            _fill(widget, monitor, theme)
 
     grow(None)
     monitor.on_reading(grow)
@@ -103,8 +121,13 @@ def training_figure(
             f"{folder.name} holds no finished training at learning rate {rate:g} and seed {first}; "
             f"it is of learning rates {', '.join(f'{x:g}' for x in experiment.learning_rates)} and seeds {experiment.seeds}"
         )
-    decays = len(experiment.weight_decays) > 1
-    titles = [f"{run.remedy}, weight decay {run.weight_decay:g}" if decays else run.remedy for run in runs]
+    swept = {
+        "remedy": len(experiment.remedies) > 1,
+        "condition": len(experiment.conditions) > 1,
+        "weight_decay": len(experiment.weight_decays) > 1,
+    }
+    told = [name for name, differs in swept.items() if differs] or ["remedy"]
+    titles = [", ".join(_told(run, name) for name in told) for run in runs]
     figure = make_subplots(
         rows=2, cols=len(runs), shared_xaxes=True, shared_yaxes=True, column_titles=titles, vertical_spacing=0.08
     )
@@ -134,64 +157,130 @@ def training_figure(
     return finish(figure, theme, f"{experiment.name}: learning rate {rate:g}, seed {first}; dotted: first alarm", 560)
 
 
+def _told(run: Variant, name: str) -> str:
+    """One of the things that tell runs apart, in words."""
+    if name == "weight_decay":
+        return f"weight decay {run.weight_decay:g}"
+    return REMEDIES[run.remedy] if name == "remedy" else run.condition.replace("_", " ")
+
+
+def sinks_training_figure(folder: str | Path, *, eps: float = 0.3, theme: str = "light") -> go.Figure:
+    """Sink_1 and the first key's mean share over the steps of every training, one column for each weight decay.
+
+    Args:
+        folder: of an experiment that measured sinks, as `interp entropy train` writes it.
+        eps: share of the attention from which a head has a sink; one of those measured (Gu et al. 2025 use 0.3).
+        theme: "light" or "dark".
+
+    Raises:
+        OptionError: no sinks were measured, not at this eps, or an unknown theme.
+    """
+    path = Path(folder) / "sinks.csv"
+    if not path.exists():
+        raise OptionError(f"{path.parent.name} holds no sinks over training; its experiment needs sinks_every above 0")
+    table, column = pd.read_csv(path), f"sink_1_{eps:g}"
+    if column not in table:
+        raise OptionError(f"eps: wanted one of {', '.join(f'{e:g}' for e in EPSILONS)}; got {eps!r}")
+    decays = sorted(table["weight_decay"].unique())
+    titles = [f"weight decay {decay:g}" for decay in decays]
+    figure = make_subplots(rows=2, cols=len(decays), shared_xaxes=True, shared_yaxes=True, column_titles=titles)
+    rates = sorted(table["learning_rate"].unique())
+    colours = dict(zip(rates, steps(len(rates) + 1), strict=False))
+    runs: Any = table.groupby(["weight_decay", "learning_rate", "attention", "seed"])
+    for (decay, rate, attention, seed), run in runs:
+        line = {"color": colours[rate], "dash": DASHES[attention]}
+        for row, name in enumerate((column, "alpha_1"), start=1):
+            drawn = go.Scatter(
+                x=run["step"], y=run[name], line=line, mode="lines+markers", marker={"size": 4}, legendgroup=f"{rate}{attention}",
+                name=f"{attention}, learning rate {rate:g}", showlegend=(row, decay, seed) == (1, decays[0], table["seed"].min()),
+            )  # fmt: skip
+            figure.add_trace(drawn, row=row, col=decays.index(decay) + 1)
+    uniform = sum(1 / n for n in range(1, TOKENS + 1)) / TOKENS
+    figure.add_hline(y=uniform, line={"dash": "dot", "color": LOSS.get(theme, LOSS["light"])}, row=2)  # pyright: ignore[reportArgumentType] (its stub knows "all" only)
+    figure.update_yaxes(rangemode="tozero").update_xaxes(title="step", row=2)
+    figure.update_yaxes(title=f"Sink_1, eps = {eps:g}", row=1, col=1).update_yaxes(title="mean alpha_1", row=2, col=1)
+    return finish(figure, theme, "sinks over training; below, dotted: heads that spread evenly", 560)
+
+
 def _layers(readings: Sequence[Reading]) -> dict[str, int]:
-    """Path -> layer, of every layer that was ever read."""
-    return {layer.path: layer.layer for reading in readings for layer in reading.layers}
+    """Path -> number of heads, of every layer that was ever read."""
+    return {layer.path: len(layer.entropy) for reading in readings for layer in reading.layers}
 
 
 def _traces(layers: int) -> int:
-    return 2 + 3 * layers
+    return 3 + 2 * layers
 
 
-def _empty(layers: int, theme: str) -> go.Figure:
-    """The three panels with their traces, without data: loss and alarms, then for each layer its heads' range, mean and logit norm."""
-    figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.3, 0.4, 0.3])
+def _empty(heads: Sequence[int], theme: str) -> go.Figure:
+    """The four panels with their traces, without data: loss, alarms and the map of heads, then of each layer its entropy and logit norm.
+
+    Args:
+        heads: of each layer.
+        theme: "light" or "dark".
+    """
+    figure = make_subplots(
+        rows=4, cols=1, shared_xaxes=True, vertical_spacing=0.035, row_heights=[0.22, 0.26, 0.3, 0.22]
+    )
+    ink, red = LOSS.get(theme, LOSS["light"]), ALARM.get(theme, ALARM["light"])
+    figure.add_trace(go.Scatter(mode="lines", name="loss", line={"color": ink}), row=1, col=1)
+    marks = {"symbol": "triangle-down", "size": 11, "color": red}
     figure.add_trace(
-        go.Scatter(mode="lines", name="loss", line={"color": LOSS.get(theme, LOSS["light"])}), row=1, col=1
+        go.Scatter(mode="markers", name="alarm", marker=marks, hovertemplate="%{text}<extra></extra>"), row=2, col=1
     )
     figure.add_trace(
-        go.Scatter(
-            mode="markers", name="alarm", hovertemplate="%{text}<extra></extra>",
-            marker={"symbol": "triangle-down", "size": 11, "color": ALARM.get(theme, ALARM["light"])},
+        go.Heatmap(
+            colorscale=colourscale(), zmin=0, zmax=1, hovertemplate="step %{x}, head %{y}: %{z:.3f}<extra></extra>",
+            colorbar={"title": {"text": "entropy<br>/ log n"}, "len": 0.3, "y": 0.37, "thickness": 12, "outlinewidth": 0},
         ),
-        row=2, col=1,
+        row=3, col=1,
     )  # fmt: skip
-    for layer, colour in enumerate(steps(layers)):
-        name, group = f"layer {layer}", f"layer {layer}"
-        soft = colour.replace("rgb(", "rgba(").replace(")", ", 0.12)")
-        band = go.Scatter(
-            mode="lines",
-            fill="toself",
-            fillcolor=soft,
-            line={"width": 0},
-            hoverinfo="skip",
-            legendgroup=group,
-            showlegend=False,
-        )
-        figure.add_trace(band, row=2, col=1)
-        figure.add_trace(go.Scatter(mode="lines", name=name, legendgroup=group, line={"color": colour}), row=2, col=1)
-        figure.add_trace(
-            go.Scatter(mode="lines", legendgroup=group, showlegend=False, name=name, line={"color": colour}),
-            row=3,
-            col=1,
-        )
+    for layer, colour in enumerate(steps(len(heads))):
+        line = {"color": colour, "width": 2}
+        for row, shown in ((2, True), (4, False)):
+            drawn = go.Scatter(mode="lines", name=f"layer {layer}", legendgroup=str(layer), showlegend=shown, line=line)
+            figure.add_trace(drawn, row=row, col=1)
     for row, title in enumerate(PANELS, start=1):
         figure.update_yaxes(title=title, row=row, col=1)
-    figure.update_yaxes(range=[0, 1.05], row=2).update_yaxes(type="log", row=3).update_xaxes(title="step", row=3)
-    return finish(figure, theme, "attention entropy in training", HEIGHT)
+    names = [f"{layer}.{head}" for layer, count in enumerate(heads) for head in range(count)]
+    starts = [f"{layer}.0" for layer in range(len(heads))]
+    figure.update_yaxes(
+        type="category", categoryorder="array", categoryarray=names[::-1], tickvals=starts, showgrid=False, row=3
+    )
+    figure.update_yaxes(range=[0, 1.05], row=2).update_yaxes(type="log", row=4).update_xaxes(title="step", row=4)
+    return finish(figure, theme, NOTHING, HEIGHT)
 
 
-def _fill(figure: Any, readings: Sequence[Reading], theme: str) -> None:
+def _fill(figure: Any, monitor: Monitor, theme: str) -> None:
     """Put the readings into the traces of `_empty`."""
-    data, at = figure.data, np.array([reading.step for reading in readings])
+    readings, data = list(monitor.readings), figure.data
+    at = np.array([reading.step for reading in readings])
     data[0].update(x=at, y=[np.nan if reading.loss is None else reading.loss for reading in readings])
     alarms = [alarm for reading in readings for alarm in reading.alarms]
     data[1].update(x=[a.step for a in alarms], y=[1.0] * len(alarms), text=[a.message for a in alarms])
-    for n, path in enumerate(_layers(readings)):
+    few = [readings[n] for n in np.unique(np.linspace(0, len(readings) - 1, COLUMNS).round().astype(int))]
+    rows: list[np.ndarray[Any, Any]] = []
+    for n, (path, heads) in enumerate(_layers(readings).items()):
         found = [(r.step, layer) for r in readings for layer in r.layers if layer.path == path]
         x = np.array([step for step, _ in found])
-        low, mean, high = (np.array([f(layer.entropy) for _, layer in found]) for f in (np.min, np.mean, np.max))
-        band, line, norm = data[2 + 3 * n : 5 + 3 * n]
-        band.update(x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]))
-        line.update(x=x, y=mean)
-        norm.update(x=x, y=np.array([np.max(layer.rho_q99) for _, layer in found]))
+        data[3 + 2 * n].update(x=x, y=np.array([np.mean(layer.entropy) for _, layer in found]))
+        data[4 + 2 * n].update(x=x, y=np.array([np.max(layer.rho_q99) for _, layer in found]))
+        there = [next((layer.entropy for layer in r.layers if layer.path == path), np.full(heads, np.nan)) for r in few]
+        rows.append(np.stack(there, axis=1).astype(np.float32))
+    names = [f"{n}.{head}" for n, heads in enumerate(_layers(readings).values()) for head in range(heads)]
+    data[2].update(x=np.array([reading.step for reading in few]), y=names, z=np.concatenate(rows))
+    red = ALARM.get(theme, ALARM["light"])
+    line = {"color": red, "dash": "dot", "width": 1.5}
+    first = {"type": "line", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "line": line}
+    figure.update_layout(
+        title={"text": _headline(readings[-1], alarms, monitor.rules)},
+        shapes=[{**first, "x0": a.step, "x1": a.step} for a in alarms if a.kind in MEANING_COLLAPSE][:1],
+    )
+
+
+def _headline(last: Reading, alarms: Sequence[Alarm], rules: Rules) -> str:
+    """Where the training stands, in a line, and the last alarm below it."""
+    heads = sum(len(layer.entropy) for layer in last.layers)
+    gone = sum(int(collapsed(layer, rules).sum()) for layer in last.layers)
+    loss = "" if last.loss is None else f", loss {last.loss:.3f}"
+    said = f"step {last.step}{loss}: {gone} of {heads} heads collapsed, {len(alarms) or 'no'} alarm{'s' * (len(alarms) != 1)}"
+    return plain(said) + (f"<br><sup>{plain(alarms[-1].message)}</sup>" if alarms else "")

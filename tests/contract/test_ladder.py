@@ -33,8 +33,8 @@ LADDER = (
 )
 RUNG = {name: height for height, names in enumerate(LADDER) for name in names}
 MAY_USE_KERNELS = {"maps", "capture", "interventions", "cli"}
-# The one import upwards: .view() and .plot() of a result load the widgets through this door, on first use.
-DOORS = {("interp.display", "interp.widgets")}
+# The imports upwards: .view() and .plot() of a result load the widgets through a door, on first use, and a calibration file its interventions.
+DOORS = {("interp.display", "interp.widgets"), ("interp.models.calibration", "interp.interventions.saved")}
 
 Sources = Mapping[str, tuple[str, bool]]  # module name -> its source, and whether it is a package's __init__
 

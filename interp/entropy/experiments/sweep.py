@@ -15,8 +15,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +37,8 @@ from interp.errors import CorruptFileError, OutputError, PlanMismatchError
 from interp.tasks.corpus import corpus, record
 
 Count = Callable[[str, int, int], None]
+STEPS = ("first_alarm", "first_collapse", "departs", "behind", "lead_departs", "lead_behind")
+"""Columns of the outcomes that are steps, or empty."""
 VERSIONS = ("interp", "torch", "scikit-learn")
 
 
@@ -48,8 +52,8 @@ def run_experiment(experiment: Experiment, folder: str | Path, *, progress: Coun
 
     Returns:
         The outcomes, one row per run, as in outcomes.csv: the variant's columns; held_out_loss and held_out_accuracy; final_loss and
-        lowest_loss, smoothed; lowest_entropy, the least mean entropy of any layer; first_alarm (drop, collapse or nonfinite), departs and
-        behind, steps or empty; lead, from alarm to loss; alarms, by kind; seconds.
+        lowest_loss, smoothed; lowest_entropy, the least mean entropy of any layer; first_alarm (drop, collapse or nonfinite), first_collapse
+        (of that kind alone), departs and behind, lead_departs and lead_behind (from the first alarm), steps or empty; alarms, by kind; seconds.
 
     Raises:
         PlanMismatchError: the folder holds runs with other settings.
@@ -70,6 +74,8 @@ def run_experiment(experiment: Experiment, folder: str | Path, *, progress: Coun
         sinks = sink_table(experiment, folder)
         if len(sinks):
             sinks.to_csv(folder / "sinks.csv", index=False, float_format="%.6g")
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        _write(folder / "manifest.json", {**manifest, "finished": _now()})
     except OSError as error:
         raise OutputError(f"cannot write to {folder.name}: {error.strerror or error}; choose another folder") from error
     return table
@@ -85,8 +91,10 @@ def outcomes(experiment: Experiment, folder: str | Path) -> pd.DataFrame:
         curve = losses[variant]
         remedied = [v for v in losses if v.remedy != "none" and _apart_from_remedy(v) == _apart_from_remedy(variant)]
         others = [losses[v] for v in remedied if len(losses[v]) == experiment.steps]
-        gone = departs(curve, untrained=untrained_loss(experiment))
-        late = behind(np.pad(curve, (0, experiment.steps - len(curve)), constant_values=np.nan), others)
+        untrained = untrained_loss(experiment)
+        gone = departs(curve, untrained=untrained)
+        padded = np.pad(curve, (0, experiment.steps - len(curve)), constant_values=np.nan)
+        late = behind(padded, others, untrained=untrained)
         late = late if variant.remedy == "none" else None
         smooth = smoothed(curve)
         rows.append(
@@ -98,16 +106,17 @@ def outcomes(experiment: Experiment, folder: str | Path) -> pd.DataFrame:
                 "lowest_loss": float(np.nanmin(smooth)),
                 "lowest_entropy": record_["lowest_entropy"],
                 "first_alarm": record_["first_alarm"],
+                "first_collapse": min((a["step"] for a in record_["alarms"] if a["kind"] == "collapse"), default=None),
                 "departs": gone,
                 "behind": late,
-                "lead": lead(record_["first_alarm"], gone, late),
+                "lead_departs": lead(record_["first_alarm"], gone),
+                "lead_behind": lead(record_["first_alarm"], late),
                 "alarms": " ".join(f"{kind}:{n}" for kind, n in sorted(record_["alarm_kinds"].items())),
                 "seconds": record_["seconds"],
             }
         )
     table = pd.DataFrame(rows)
-    whole = [c for c in ("first_alarm", "departs", "behind", "lead") if c in table]
-    return table.astype(dict.fromkeys(whole, "Int64"))
+    return table.astype(dict.fromkeys((c for c in STEPS if c in table), "Int64"))
 
 
 def sink_table(experiment: Experiment, folder: str | Path) -> pd.DataFrame:
@@ -153,9 +162,9 @@ def losses_of(folder: str | Path, variant: Variant) -> NDArray[np.float64]:
     return pd.read_parquet(Path(folder) / "runs" / f"{variant.name}.losses.parquet")["loss"].to_numpy(np.float64)
 
 
-def _apart_from_remedy(variant: Variant) -> tuple[float, str, float]:
+def _apart_from_remedy(variant: Variant) -> tuple[float, str, float, str]:
     """What trainings share that are compared with each other, whatever their seed."""
-    return variant.learning_rate, variant.attention, variant.weight_decay
+    return variant.learning_rate, variant.attention, variant.weight_decay, variant.condition
 
 
 def _claim(experiment: Experiment, folder: Path) -> None:
@@ -169,14 +178,20 @@ def _claim(experiment: Experiment, folder: Path) -> None:
             )
     elif any((folder / "runs").iterdir()):
         raise OutputError(f"{folder.name} holds runs without a manifest; choose a new folder")
+    began = json.loads(path.read_text(encoding="utf-8")).get("started") if path.exists() else _now()
     manifest: dict[str, Any] = {
         "experiment": experiment.record(),
-        "versions": {name: version(name) for name in VERSIONS},
-        "machine": {"threads": torch.get_num_threads()},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+        "started": began,
     }
     if experiment.data == "topics":
         manifest["text"] = {"source": "interp.tasks.corpus, topics", **record(corpus("all", "topics"))}
     _write(path, manifest)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _keep(experiment: Experiment, variant: Variant, done: Training, seconds: float, folder: Path) -> None:
@@ -189,7 +204,7 @@ def _keep(experiment: Experiment, variant: Variant, done: Training, seconds: flo
     _write(
         Path(f"{base}.json"),
         {
-            "training": experiment.training_key(),
+            "training": experiment.training_key(variant),
             "variant": asdict(variant),
             "held_out_loss": done.held_out_loss,
             "held_out_accuracy": done.held_out_accuracy,
@@ -214,7 +229,7 @@ def _lowest(readings: pd.DataFrame) -> float:
 def _done(experiment: Experiment, variant: Variant, folder: Path) -> bool:
     return (folder / "runs" / f"{variant.name}.json").exists() and _record(folder, variant)[
         "training"
-    ] == experiment.training_key()
+    ] == experiment.training_key(variant)
 
 
 def _record(folder: Path, variant: Variant) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from interp.entropy.monitor import Monitor
 from interp.entropy.sigma_reparam import convert
 
 HELD_OUT_TEXTS = 64
+BETA1 = 0.9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +49,7 @@ def untrained_loss(experiment: Experiment) -> float:
 
 
 def train(experiment: Experiment, variant: Variant, *, progress: Callable[[int, int], None] | None = None) -> Training:
-    """Train one variant from its seed: AdamW, betas 0.9 and 0.999, no clipping; the rate rises linearly over the warm-up and stays.
+    """Train one variant from its seed: AdamW, no clipping; the rate rises linearly over the warm-up and stays.
 
     Args:
         experiment, variant: what to train.
@@ -57,8 +58,10 @@ def train(experiment: Experiment, variant: Variant, *, progress: Callable[[int, 
     torch.manual_seed(variant.seed)
     draws = torch.Generator().manual_seed(variant.seed)
     data = digits() if experiment.data == "digits" else topics()
-    model = _model(experiment, variant)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=variant.learning_rate, weight_decay=variant.weight_decay)
+    model, condition = _model(experiment, variant), experiment.condition(variant)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=variant.learning_rate, betas=(BETA1, condition.beta2), weight_decay=variant.weight_decay
+    )
     losses: list[float] = []
     sinks: list[dict[str, float]] = []
     with Monitor(model, every=experiment.every, spectral=4) as monitor:
@@ -66,7 +69,7 @@ def train(experiment: Experiment, variant: Variant, *, progress: Callable[[int, 
             monitor.close()
         for step in range(experiment.steps):
             for group in optimiser.param_groups:
-                group["lr"] = variant.learning_rate * min(1.0, (step + 1) / max(experiment.warm_up, 1))
+                group["lr"] = variant.learning_rate * min(1.0, (step + 1) / max(condition.warm_up or 0, 1))
             if isinstance(data, Images):
                 images, classes = data.batch(experiment.batch, draws)
                 loss = F.cross_entropy(model(images), classes)
@@ -109,6 +112,7 @@ def _model(experiment: Experiment, variant: Variant) -> Transformer:
         attention=variant.attention,
         norm=experiment.norm,
         qk_norm=variant.remedy == "qk_norm",
+        qk_gain=experiment.condition(variant).gain,
     )
     model = image_model(shape, patch=PATCH, classes=CLASSES) if images else language_model(shape, VOCABULARY)
     if variant.remedy == "sigma_reparam":

@@ -31,6 +31,7 @@ class Shape:
         attention: "softmax" or "sigmoid" (without normalisation).
         norm: where layer norms stand: before each sub-layer, behind each residual sum, or nowhere but at the end.
         qk_norm: whether queries and keys are RMS-normalised per head, with learned gains (Dehghani et al. 2023).
+        qk_gain: factor on the initial weights of queries and keys.
     """
 
     width: int
@@ -41,6 +42,7 @@ class Shape:
     attention: Attention = "softmax"
     norm: Norm = "pre"
     qk_norm: bool = False
+    qk_gain: float = 1.0
 
 
 class SelfAttention(nn.Module):
@@ -55,6 +57,9 @@ class SelfAttention(nn.Module):
         size = shape.width // shape.heads
         self.q_norm = nn.RMSNorm(size) if shape.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(size) if shape.qk_norm else nn.Identity()
+        with torch.no_grad():
+            for proj in (self.q_proj, self.k_proj):
+                proj.weight *= shape.qk_gain
         self.watched = False
         self.first_share: Tensor | None = None
 

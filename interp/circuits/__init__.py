@@ -1,0 +1,19 @@
+"""Circuits: which heads carry an answer, along which paths: patching, attribution, knock-out, and the overlap of two tasks."""
+
+from __future__ import annotations
+
+from interp.circuits.activation_patching import activation_patching as activation_patching
+from interp.circuits.attribution_patching import attribution_patching as attribution_patching
+from interp.circuits.direct import direct_logit_attribution as direct_logit_attribution
+from interp.circuits.knockout import knockout_sweep as knockout_sweep
+from interp.circuits.overlap import overlap as overlap
+from interp.circuits.path_patching import path_patching as path_patching
+
+__all__ = [
+    "activation_patching",
+    "attribution_patching",
+    "direct_logit_attribution",
+    "knockout_sweep",
+    "overlap",
+    "path_patching",
+]

@@ -1,0 +1,3 @@
+"""Sparse autoencoders on attention outputs z: harvest, train, measure; in SAELens' file format."""
+
+from __future__ import annotations
