@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from interp import entropy, heads, interventions, sinks, stats, tasks
+    from interp import calibration, circuits, entropy, explain, heads, interventions, sinks, stats, tasks
     from interp.batch.scan import scan
     from interp.capture.run import Run
     from interp.maps.attention_map import AttentionMap
@@ -31,7 +31,10 @@ __all__ = [
     "Run",
     "__version__",
     "available_models",
+    "calibration",
+    "circuits",
     "entropy",
+    "explain",
     "heads",
     "interventions",
     "load",
@@ -53,7 +56,9 @@ _NAMES = {
     "tiny": "interp.models.toy",
     "wrap": "interp.models.hooked",
 }
-_MODULES = frozenset({"entropy", "heads", "interventions", "sinks", "stats", "tasks"})
+_MODULES = frozenset(
+    {"calibration", "circuits", "entropy", "explain", "heads", "interventions", "sinks", "stats", "tasks"}
+)
 
 
 def __getattr__(name: str) -> object:

@@ -17,7 +17,7 @@ from interp.results import Result
 COMMANDS = (
     "retrieval", "qrhead", "streaming", "previous-token", "duplicate-token", "induction",
     "successor", "successor-probe", "succession-attention", "copying", "patterns", "flexprefill",
-    "gates", "report", "confirm", "causal", "page", "import", "export",
+    "gates", "report", "confirm", "causal", "deploy", "page", "import", "export",
 )  # fmt: skip
 
 
