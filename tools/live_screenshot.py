@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 STARTS = 120
+SEEN = """step => {
+    const cells = [...document.querySelectorAll(".jp-CodeCell")];
+    const cell = cells.find(c => c.textContent.includes("monitor.view()"));
+    cell?.scrollIntoView({ block: "start" });  // the notebook does not draw what is out of sight
+    return Number(cell?.querySelector(".gtitle")?.textContent.match(/step (\\d+)/)?.[1]) >= step;
+}"""
 QUIET = {"fetchNews": "false", "checkForUpdates": False}
 
 
@@ -81,8 +87,8 @@ def main() -> None:
     """Read the command line and take the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--step", type=int, default=125, help="of the training from which the picture is taken")
-    parser.add_argument("--size", default="1280x1080", help="width x height of the window in pixels")
+    parser.add_argument("--step", type=int, default=245, help="of the training from which the picture is taken")
+    parser.add_argument("--size", default="1280x1110", help="width x height of the window in pixels")
     given = parser.parse_args()
     browser_path = next((path for path in map(shutil.which, NAMES) if path), None)
     if browser_path is None:
@@ -98,13 +104,7 @@ def main() -> None:
             page.get_by_text(re.compile(r"\| Idle$")).wait_for()  # run before, it would ask which kernel
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-            page.wait_for_function(
-                "step => Number(document.querySelector('.gtitle')?.textContent.match(/step (\\d+)/)?.[1]) >= step",
-                arg=given.step,
-            )
-            cell = page.locator(".jp-CodeCell", has=page.locator(".gtitle"))
-            cell.evaluate("cell => cell.scrollIntoView({block: 'start'})")
-            page.wait_for_timeout(300)
+            page.wait_for_function(SEEN, arg=given.step, polling=500)
             given.picture.parent.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=given.picture)
             browser.close()

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interp.capture.call import AttentionCall
+from interp.capture.sites import unwrapped
 from interp.circuits.blocks import blocks_of, entering, leaving, mlps_of
 from interp.circuits.cells import Cell
 from interp.circuits.pairs import Pairs, paired
@@ -131,7 +132,7 @@ class _CutModel:
         model = readout.model
         self.readout, self.model = readout, model
         self.first, self.mlps = blocks_of(model)[0], mlps_of(model)
-        self.norms = [m for m in model.hf.modules() if _is_norm(m)]
+        self.norms = [m for m in model.hf.modules() if _is_norm(unwrapped(m))]
         self.weight: Tensor = readout.head.weight
         self.bias: Tensor | None = getattr(readout.head, "bias", None)
 
@@ -218,9 +219,9 @@ def _held_norms(norms: Sequence[nn.Module], ratios: dict[nn.Module, Tensor]) -> 
     """Hold the factor by which each norm multiplies each feature; noted at the first run, used again in the next."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        x = args[0]
-        x = x - x.mean(-1, keepdim=True) if isinstance(module, nn.LayerNorm) else x
-        bias = getattr(module, "bias", None)
+        x, inner = args[0], unwrapped(module)
+        x = x - x.mean(-1, keepdim=True) if isinstance(inner, nn.LayerNorm) else x
+        bias = getattr(inner, "bias", None)
         bias = torch.zeros((), dtype=x.dtype, device=x.device) if bias is None else bias.detach()
         if module not in ratios:
             # A feature that is exactly 0 has no factor, and adds nothing.

@@ -103,9 +103,9 @@ def calibrate(
     if not kept and not quiet:
         why = "none of the verified heads helped by itself" if result.manifest["moved"] else NOT_MOVED
         say(f"no head was kept, so there is no calibration.json: {why}")
-    reached = result.table["mass"].min()
+    reached = min((float(x) for x in result.table["mass"].dropna()), default=1.0)
     if reached < MASS_ENOUGH and not quiet:
-        say(f"random keys reach {reached:.2f} of the mass of the sinks at most, so that they are a weak control here")
+        say(f"random keys reach {reached:.2f} of the mass of the sinks, so that they are a weak control here")
 
 
 def _print(result: Any, task: str, method: str) -> None:

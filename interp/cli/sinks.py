@@ -61,11 +61,20 @@ def streaming(
     wanted = number_list(sinks, "--sinks") or []
     check_out(out / "result", "sinks.streaming")
     hooked = load_model(model, **loading)
+    texts = [read_text(file) for file in text] if text else None
     with counting("policies", quiet=quiet) as progress:
         result = streaming_loss(
-            hooked, texts=[read_text(file) for file in text] if text else None, tokens=tokens, pieces=pieces, size=size, sinks=wanted, newline="\n" if newline is None else newline,
-            seed=seed, folder=out / "parts", progress=progress,
-        )  # fmt: skip
+            hooked,
+            texts=texts,
+            tokens=tokens,
+            pieces=pieces,
+            size=size,
+            sinks=wanted,
+            newline="\n" if newline is None else newline,
+            seed=seed,
+            folder=out / "parts",
+            progress=progress,
+        )
     result.save(out / "result")
     if not quiet:
         table: Any = result.table[result.table["bucket"] == BEYOND]

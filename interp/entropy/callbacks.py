@@ -124,7 +124,7 @@ def lightning_callback(
         def on_before_backward(self, trainer: Any, pl_module: nn.Module, loss: torch.Tensor) -> None:
             self._measurement.close()
             if self.monitor is not None:
-                self.monitor.note(loss.detach())
+                self.monitor.note(loss)
 
         def on_train_batch_end(
             self, trainer: Any, pl_module: nn.Module, outputs: Any, batch: Any, batch_idx: int

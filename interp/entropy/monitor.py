@@ -138,7 +138,8 @@ class Monitor:
     def note(self, loss: float | torch.Tensor) -> None:
         """Say the loss of the step that was measured last; models that return `.loss` say it themselves. May be called at every step."""
         if self._pending and self.step == self.readings[-1].step:
-            self.readings[-1] = replace(self.readings[-1], loss=float(loss))
+            number = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+            self.readings[-1] = replace(self.readings[-1], loss=number)
             self._hand_on()
 
     def close(self) -> None:
@@ -191,7 +192,7 @@ class Monitor:
         opened.close()
         loss = out.get("loss") if isinstance(out, dict) else getattr(out, "loss", None)
         if isinstance(loss, torch.Tensor) and loss.ndim == 0:
-            self.note(loss.detach())
+            self.note(loss)
 
     def _finish(self, step: int, layers: list[LayerHealth]) -> None:
         self._hand_on()

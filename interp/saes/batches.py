@@ -34,7 +34,9 @@ class Batches:
         if size < 1 or buffer < 1:
             raise OptionError(f"batch and buffer must be at least 1 row; got {size} and {buffer}")
         if store.rows < size:
-            raise OptionError(f"the harvest holds {store.rows} rows, fewer than one batch of {size}; harvest more, or take smaller batches")
+            raise OptionError(
+                f"the harvest holds {store.rows} rows, fewer than one batch of {size}; harvest more, or take smaller batches"
+            )
         self.store, self.layer, self.size, self.buffer, self.seed = store, layer, size, buffer, seed
         self._group = lru_cache(maxsize=2)(self._mixed)  # a batch may begin in one group and end in the next
         self._deal = lru_cache(maxsize=2)(self._dealt)

@@ -83,7 +83,9 @@ def read_checkpoint(folder: Path, recipe: Recipe, source: Mapping[str, Any]) -> 
             window=tensors["window"],
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise CorruptFileError(f"{folder.name}/{CHECKPOINT} cannot be read ({error}); delete it and train again") from error
+        raise CorruptFileError(
+            f"{folder.name}/{CHECKPOINT} cannot be read ({error}); delete it and train again"
+        ) from error
     wanted = json.loads(json.dumps({"recipe": recipe.record(), "source": dict(source)}))
     if differs := [n for n in wanted if wanted[n] != words.get(n)]:
         inner = [n for what in differs for n in wanted[what] if wanted[what][n] != words.get(what, {}).get(n)]

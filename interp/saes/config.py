@@ -76,7 +76,9 @@ class SAEConfig:
         nested = self.architecture == "matryoshka_batchtopk"
         if bool(self.widths) != nested:
             raise OptionError(f"widths are for matryoshka_batchtopk and needed there; got {self.widths}")
-        if nested and (sorted(set(self.widths)) != list(self.widths) or self.widths[0] < 1 or self.widths[-1] != self.d_sae):
+        if nested and (
+            sorted(set(self.widths)) != list(self.widths) or self.widths[0] < 1 or self.widths[-1] != self.d_sae
+        ):
             raise OptionError(f"widths must increase from at least 1 to d_sae = {self.d_sae}; got {self.widths}")
 
     @property

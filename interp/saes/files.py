@@ -27,7 +27,11 @@ VERSION = "6.54.12"
 SMALLEST_DENSITY = 1e-10
 """Added to a feature's density before its logarithm is taken, as SAELens does."""
 SCALED = "expected_average_only_in"
-OLD_NAMES = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "activation_fn_str": "activation_fn"}
+OLD_NAMES = {
+    "hook_point": "hook_name",
+    "hook_point_head_index": "hook_head_index",
+    "activation_fn_str": "activation_fn",
+}
 OLD_METADATA = (
     "model_name", "hook_name", "model_class_name", "hook_head_index", "model_from_pretrained_kwargs", "prepend_bos",
     "exclude_special_tokens", "neuronpedia_id", "context_size", "seqpos_slice", "dataset_path", "sae_lens_version",
@@ -125,7 +129,9 @@ def _load_saelens(folder: Path, scale: float | None) -> SAE:
         record = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise CorruptFileError(f"{folder.name} holds no readable autoencoder ({error}); fetch or save it again") from error
+        raise CorruptFileError(
+            f"{folder.name} holds no readable autoencoder ({error}); fetch or save it again"
+        ) from error
     if not isinstance(record, dict):
         raise CorruptFileError(f"{folder.name}/{CONFIG}: wanted an object, got {type(record).__name__}")
     version = record.get("sae_lens_version") or record.get("metadata", {}).get("sae_lens_version")
@@ -144,7 +150,9 @@ def _load_saelens(folder: Path, scale: float | None) -> SAE:
         config = _config(record | ({"normalize_activations": "none"} if normalised == SCALED else {}), folder.name)
         wrong = sorted(set(shapes(config)) ^ set(weights))
         if wrong:
-            raise CorruptFileError(f"{folder.name}: weights {', '.join(wrong)} are missing or unknown for {config.architecture}")
+            raise CorruptFileError(
+                f"{folder.name}: weights {', '.join(wrong)} are missing or unknown for {config.architecture}"
+            )
         sae = SAE(config, weights)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"{folder.name}: configuration and weights do not fit: {error}") from error
@@ -195,6 +203,8 @@ def _drop_old(weights: dict[str, Tensor]) -> None:
     """Take out what older versions wrote beside the weights. Raises UnsupportedModelError if it means something."""
     scaling = weights.pop("scaling_factor", None)
     if scaling is not None and not bool(torch.allclose(scaling, torch.ones_like(scaling))):
-        raise UnsupportedModelError("this autoencoder was fine-tuned with a scaling factor per feature, which is not known here")
+        raise UnsupportedModelError(
+            "this autoencoder was fine-tuned with a scaling factor per feature, which is not known here"
+        )
     if "log_threshold" in weights:
         weights["threshold"] = weights.pop("log_threshold").exp()

@@ -104,7 +104,9 @@ def harvest(
     for number, group in enumerate(_groups(contexts, plan.shard_tokens)):
         if there is not None and number < there.shards:
             if there.tokens(number).contexts != group:
-                raise PlanMismatchError(f"{folder.name}: shard {number} is of other contexts; give the same text, or a new folder")
+                raise PlanMismatchError(
+                    f"{folder.name}: shard {number} is of other contexts; give the same text, or a new folder"
+                )
             done += shards[number]["tokens"]
             continue
         rows = _kept(group, plan, special)
@@ -188,7 +190,13 @@ def _manifest(model: HookedModel, plan: HarvestPlan, text: Mapping[str, Any] | N
     ids = [1, 2, 3]
     width = z_of(model, [ids], plan.layers[:1])[plan.layers[0]].shape[-1]
     settings = asdict(plan) | {"layers": list(plan.layers)}
-    own = {"layers": list(plan.layers), "d_in": width, "heads": model.heads, "settings": settings, "text": dict(text or {})}
+    own = {
+        "layers": list(plan.layers),
+        "d_in": width,
+        "heads": model.heads,
+        "settings": settings,
+        "text": dict(text or {}),
+    }
     # As it will be read back, so that a folder's manifest can be compared with it.
     return json.loads(json.dumps({**model.manifest(), **own}))
 

@@ -92,7 +92,9 @@ class Reporting:
         if self.log_every < 1 or self.checkpoint_every < 0 or self.evaluate_every < 0:
             raise OptionError("log_every must be at least 1, checkpoint_every and evaluate_every at least 0")
         if self.evaluate_every % self.log_every:
-            raise OptionError(f"evaluate_every must be a multiple of log_every = {self.log_every}; got {self.evaluate_every}")
+            raise OptionError(
+                f"evaluate_every must be a multiple of log_every = {self.log_every}; got {self.evaluate_every}"
+            )
 
     def tell(self, report: Report) -> None:
         """Tell everyone."""

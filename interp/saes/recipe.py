@@ -47,7 +47,9 @@ class JumpReLURecipe:
         if self.loss not in get_args(L0Loss):
             raise OptionError(f"loss of jumprelu must be one of {', '.join(get_args(L0Loss))}; got {self.loss!r}")
         if min(self.bandwidth, self.steepness, self.target) <= 0 or min(self.threshold, self.dead_loss) < 0:
-            raise OptionError("bandwidth, steepness and target of jumprelu must be above 0, threshold and dead_loss at least 0")
+            raise OptionError(
+                "bandwidth, steepness and target of jumprelu must be above 0, threshold and dead_loss at least 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +129,16 @@ class Recipe:
         ):
             if value not in known:
                 raise OptionError(f"{name} must be one of {', '.join(known)}; got {value!r}")
-        below = [n for n in ("d_sae", "tokens", "batch", "buffer", "clip", "dead_after", "threshold_rows") if not getattr(self, n) > 0]
-        below += [n for n in ("warmup", "sparsity", "sparsity_warmup", "k_anneal", "auxk", "resample_every", "resamplings") if getattr(self, n) < 0]
+        below = [
+            n
+            for n in ("d_sae", "tokens", "batch", "buffer", "clip", "dead_after", "threshold_rows")
+            if not getattr(self, n) > 0
+        ]
+        below += [
+            n
+            for n in ("warmup", "sparsity", "sparsity_warmup", "k_anneal", "auxk", "resample_every", "resamplings")
+            if getattr(self, n) < 0
+        ]
         if below:
             raise OptionError(f"{', '.join(below)} of a recipe must not be so small")
         if not 0 <= self.decay <= 1:
@@ -138,7 +148,9 @@ class Recipe:
         if self.tokens < self.batch:
             raise OptionError(f"tokens must be at least one batch of {self.batch}; got {self.tokens}")
         if self.resample_every and self.architecture in CHOOSES_K:
-            raise OptionError(f"{self.architecture} brings dead features back by auxk; resample_every is for the other architectures")
+            raise OptionError(
+                f"{self.architecture} brings dead features back by auxk; resample_every is for the other architectures"
+            )
 
     @property
     def steps(self) -> int:
@@ -148,7 +160,9 @@ class Recipe:
     @property
     def rate(self) -> float:
         """The learning rate at its height."""
-        return self.learning_rate if self.learning_rate is not None else LEARNING_RATE * (AT_FEATURES / self.d_sae) ** 0.5
+        return (
+            self.learning_rate if self.learning_rate is not None else LEARNING_RATE * (AT_FEATURES / self.d_sae) ** 0.5
+        )
 
     @property
     def nested(self) -> tuple[int, ...]:

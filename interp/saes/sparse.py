@@ -92,7 +92,9 @@ class _Picked(torch.autograd.Function):
     """Choose entries of a product; the gradient goes to the chosen ones alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w_enc: Tensor, b_enc: Tensor, b_dec: Tensor, pre: Tensor, pattern: Pattern) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, w_enc: Tensor, b_enc: Tensor, b_dec: Tensor, pre: Tensor, pattern: Pattern
+    ) -> Tensor:
         """pre[token, feature] of every kept pair."""
         ctx.save_for_backward(x, w_enc)
         ctx.pattern = pattern
@@ -126,7 +128,9 @@ class _Decoded(torch.autograd.Function):
         (g,) = grads
         values, w_dec = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
-        d_values = torch.sparse.sampled_addmm(pattern.matrix(torch.zeros_like(values)), g.contiguous(), w_dec.T, beta=0.0).values()
+        d_values = torch.sparse.sampled_addmm(
+            pattern.matrix(torch.zeros_like(values)), g.contiguous(), w_dec.T, beta=0.0
+        ).values()
         return d_values, pattern.turned_matrix(values) @ g, None
 
 
@@ -140,4 +144,5 @@ def _starts(numbers: Tensor, count: int) -> Tensor:
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")  # said once per process, as of torch 2.13
-        return torch.sparse_csr_tensor(starts, columns, values, shape)
+        # `Pattern.of` sorts and counts, so the invariants hold; checking them each time costs more than the products.
+        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)

@@ -79,7 +79,9 @@ class Store:
             self.layers: list[int] = list(self.manifest["layers"])
             self.shard_rows: list[int] = [shard["rows"] for shard in self.manifest["shards"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(f"{self.folder.name} holds no harvest ({error}); make one with `interp sae harvest`") from error
+            raise CorruptFileError(
+                f"{self.folder.name} holds no harvest ({error}); make one with `interp sae harvest`"
+            ) from error
 
     @property
     def rows(self) -> int:

@@ -73,8 +73,10 @@ def train(
         if at % reporting.log_every == 0 or last:
             speed = (at - first) * recipe.batch / (time.perf_counter() - began)
             report = trainer.report(done, speed)
-            if reporting.evaluate is not None and (last or (reporting.evaluate_every and at % reporting.evaluate_every == 0)):
-                report = report.evaluated(reporting.evaluate(finish(trainer.sae, recipe, trainer.scale, trainer.sample)))
+            if reporting.evaluate is not None and (
+                last or (reporting.evaluate_every and at % reporting.evaluate_every == 0)
+            ):
+                report = report.evaluated(reporting.evaluate(trainer.finished()))
             log.add(report)
             reporting.tell(report)
         if (reporting.checkpoint_every and at % reporting.checkpoint_every == 0) or last:
@@ -83,7 +85,9 @@ def train(
     rows = (held_out or store).sample(layer, recipe.threshold_rows)
     sae = finish(trainer.sae, recipe, trainer.scale, rows * trainer.scale, origin=_origin(store, layer, recipe))
     with torch.no_grad():
-        density = torch.stack([(sae.encode(part) > 0).double().mean(0) * len(part) for part in rows.split(1024)]).sum(0) / len(rows)
+        density = torch.stack([(sae.encode(part) > 0).double().mean(0) * len(part) for part in rows.split(1024)]).sum(
+            0
+        ) / len(rows)
     save(sae, folder, density=density)
     return sae
 
@@ -111,7 +115,7 @@ class Trainer:
         self.scale = float(sample.shape[-1] ** 0.5 / sample.norm(dim=-1).mean()) if recipe.scale == "unit" else 1.0
         self.sample = sample * self.scale
         self.sae = initial(recipe, self.sample)
-        self.adam = torch.optim.Adam(self.sae.parameters(), lr=recipe.rate, betas=recipe.betas)
+        self.adam = torch.optim.Adam(self.sae.parameters(), lr=recipe.rate, betas=recipe.betas, fused=True)
         self.step = 0
         self.since_fired = torch.zeros(recipe.d_sae, dtype=torch.int64)
         self.window = torch.zeros(recipe.d_sae, dtype=torch.int64)
@@ -129,7 +133,12 @@ class Trainer:
     def advance(self) -> Outcome:
         """One step."""
         recipe, step = self.recipe, self.step
-        if recipe.resample_every and step and step % recipe.resample_every == 0 and len(self.resampled) < recipe.resamplings:
+        if (
+            recipe.resample_every
+            and step
+            and step % recipe.resample_every == 0
+            and len(self.resampled) < recipe.resamplings
+        ):
             self._resample()
         stage = Stage(
             recipe=recipe, sparsity=recipe.sparsity_at(step), k=recipe.k_at(step, self.sae.config.d_in), dead=self.dead
@@ -149,6 +158,11 @@ class Trainer:
         self.window = self.window + fired
         self.step += 1
         return done
+
+    def finished(self) -> SAE:
+        """The autoencoder as it would be kept now, a threshold set on the sample."""
+        rows = self.sample[:: max(len(self.sample) // self.recipe.threshold_rows, 1)]
+        return finish(self.sae, self.recipe, self.scale, rows)
 
     def report(self, done: Outcome, speed: float) -> Report:
         """Where the training stands, from its last batch."""
@@ -227,7 +241,8 @@ def _origin(store: Store, layer: int, recipe: Recipe) -> dict[str, object]:
         "model_name": manifest["model"]["name"],
         "hook_name": f"blocks.{layer}.attn.hook_z",
         "hook_head_index": None,
-        "context_size": None,
+        "context_size": manifest["text"].get("context"),
+        "prepend_bos": manifest["text"].get("bos"),
         "dataset_path": manifest["text"].get("name"),
         "exclude_special_tokens": not manifest["settings"]["keep_special"],
         "training_architecture": recipe.architecture,

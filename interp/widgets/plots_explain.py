@@ -70,7 +70,7 @@ def faithfulness_figure(result: Result, effect: str = "score", *, theme: str = "
         rows: Any = result.table[result.table["measure"] == measure]
         kinds = (
             (plain(str(result.manifest["settings"]["scores"])), rows[effect], INK, None),
-            ("random tokens", rows[f"{prefix}control"], GREY, rows[f"{prefix}spread"]),
+            ("random tokens", rows[f"{prefix}control"], GREY, rows[f"{prefix}spread"].tolist()),
             ("last tokens", rows[f"{prefix}recency"], THIRD, None),
         )
         for name, values, colours, error in kinds:

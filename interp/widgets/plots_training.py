@@ -31,6 +31,8 @@ LOSS: Final = {"light": "#3c4043", "dark": "#e8eaed"}
 PANELS: Final = ("loss", "mean entropy / log n", "layer.head", "logit norm ρ, 99 %")
 NOTHING: Final = "attention entropy in training: nothing measured yet"
 HEIGHT: Final = 860
+WIDTH: Final = 1040
+"""Of the live picture: plotly's widget does not follow the width of its cell."""
 REMEDIES: Final = {"none": "no remedy", "sigma_reparam": "sigmaReparam", "qk_norm": "QK-norm"}
 DASHES: Final = {"softmax": "solid", "sigmoid": "dash"}
 COLUMNS: Final = 200
@@ -71,7 +73,7 @@ def live_figure(monitor: Monitor, *, theme: str = "light", refresh: int = 1) -> 
     """
     if refresh < 1:
         raise OptionError(f"refresh: wanted at least 1, got {refresh}")
-    widget: Any = go.FigureWidget(_empty((), theme))
+    widget: Any = go.FigureWidget(_empty((), theme).update_layout(width=WIDTH))
     heard = 0
 
     def grow(reading: Reading | None) -> None:
@@ -82,7 +84,7 @@ def live_figure(monitor: Monitor, *, theme: str = "light", refresh: int = 1) -> 
             return
         with widget.batch_update():
             if len(widget.data) != _traces(len(layers)):
-                whole = _empty(list(layers.values()), theme)
+                whole = _empty(list(layers.values()), theme).update_layout(width=WIDTH)
                 widget.data = ()
                 widget.add_traces(list(whole.data))
                 widget.update_layout(whole.layout)

@@ -60,6 +60,15 @@ def test_parts_add_up_to_the_logit_difference(pairs_of, family):
     assert (abs(parts["biases"]) > 1e-3) == (family in ("gpt2", "gpt_neox", "opt", "phi", "gpt_oss"))
 
 
+@pytest.mark.medium
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_bridge_around_the_model_changes_nothing(pairs_of, family):
+    plain, bridged = tiny(family), tiny(family)
+    assert bridged.bridge is not None
+    expected, found = (direct_logit_attribution(model, pairs_of(2, 11)) for model in (plain, bridged))
+    np.testing.assert_allclose(found.arrays["samples"], expected.arrays["samples"], atol=1e-4)
+
+
 def test_the_model_is_left_as_it_was(pairs_of):
     model = tiny("gpt2")
     ids = torch.tensor([pairs_of(1, 11)[0].ids])

@@ -270,10 +270,33 @@ def test_pictures_hold_every_layer_and_the_live_one_grows() -> None:
         losses = train(model, 4, monitor.note)
         figure = monitor.plot()
     for drawn in (figure, widget):
-        assert len(drawn.data) == 2 + 3 * 2
-        assert list(drawn.data[0].x) == [0, 1, 2, 3] and list(drawn.data[0].y) == losses
+        loss, _, heads, *_, entropy, _ = drawn.data
+        assert len(drawn.data) == 3 + 2 * 2
+        assert list(loss.x) == [0, 1, 2, 3] and list(loss.y) == losses
         table = monitor.frame[monitor.frame["layer"] == 1]
-        np.testing.assert_allclose(drawn.data[6].y, table.groupby("step")["entropy"].mean(), rtol=1e-6)
+        np.testing.assert_allclose(entropy.y, table.groupby("step")["entropy"].mean(), rtol=1e-6)
+        assert list(heads.y) == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
+        np.testing.assert_array_equal(heads.z[4], table[table["head"] == 1]["entropy"])
+        assert drawn.layout.title.text == f"step 3, loss {losses[3]:.3f}: 0 of 6 heads collapsed, no alarms"
+
+
+def test_pictures_say_the_alarms_and_thin_long_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp.entropy.detector import Rules
+    from interp.entropy.monitor import Monitor
+    from interp.widgets import plots_training
+
+    monkeypatch.setattr(plots_training, "COLUMNS", 7)
+    model = model_of(6)
+    # Every entropy is below 1, so under these rules every head has collapsed from the start, and the alarm is told once.
+    with Monitor(model, every=1, rules=Rules(collapsed=1.0, collapsed_rest=1.0)) as monitor:
+        widget = monitor.view(refresh=3)
+        train(model, 11, monitor.note)
+        assert len(widget.data[0].x) % 3 == 0, "the widget draws every third reading"
+        figure = monitor.plot()
+    assert list(figure.data[1].x) == [0] and figure.layout.shapes[0].x0 == 0
+    assert "6 of 6 heads collapsed, 1 alarm<br>" in figure.layout.title.text
+    assert len(figure.data[0].x) == 11 and figure.data[2].z.shape == (6, 7)
+    assert figure.data[2].x[-1] == 10, "the last step is always there"
 
 
 def test_cross_attention_counts_every_row_also_beyond_the_keys() -> None:
