@@ -15,6 +15,7 @@ from interp.results import Result
 from interp.widgets.kinds import PLOTS
 
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("calibration", "circuits", "entropy", "explain", "heads", "interventions", "sinks")
 LAYERS, HEADS = 3, 5
 NASTY = "<img src=x onerror=alert(1)>"
 
@@ -32,9 +33,9 @@ def result(kind: str, frame: pd.DataFrame | None = None, **more: object) -> Resu
 
 
 def returned_kinds() -> set[str]:
-    """Every kind that code in heads and sinks gives to a `Result`."""
+    """Every kind that the analyses give to a `Result`."""
     found = set()
-    for path in [f for part in ("entropy", "heads", "sinks") for f in (ROOT / "interp" / part).glob("*.py")]:
+    for path in [f for part in PARTS for f in (ROOT / "interp" / part).glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Result":
                 found |= {k.value.value for k in node.keywords if k.arg == "kind" and isinstance(k.value, ast.Constant)}
