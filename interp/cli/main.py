@@ -24,6 +24,7 @@ from interp.cli.heads import app as heads
 from interp.cli.kernels import kernels
 from interp.cli.models import models
 from interp.cli.report import report
+from interp.cli.sae import app as sae
 from interp.cli.scan import scan
 from interp.cli.show import show
 from interp.cli.sinks import app as sinks
@@ -96,6 +97,7 @@ for _command in (scan, demo, show, report, models, stats, corpus, kernels, calib
 app.add_typer(circuits, name="circuits")
 app.add_typer(entropy, name="entropy")
 app.add_typer(heads, name="heads")
+app.add_typer(sae, name="sae")
 app.add_typer(sinks, name="sinks")
 
 

@@ -10,6 +10,9 @@ ours, each an argument; the quantities that they read are published beside every
 - alarm "overload": more than half of the heads still have their mean in the top quarter (0.75 to 1; the quarters of Jha and Reagen on
   normalised entropy) after `settling` steps. Every model starts there, so the steps are what makes it news.
 - alarm "nonfinite": a logit is infinite or not a number.
+
+In the trainings of data/results/entropy_digits and entropy_topics, "drop" and "collapse" both spoke in all 6 whose loss suffered, "drop" first and
+always before the loss departed; of the 30 that went well, "drop" spoke in 3 and "collapse" in none.
 """
 
 from __future__ import annotations

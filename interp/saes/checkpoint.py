@@ -17,6 +17,8 @@ from interp.saes.recipe import Recipe
 from interp.saes.store import read_metadata, write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
+WORDS = "training"
+"""Name of the record of step, recipe and source beside the tensors."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +53,8 @@ def write_checkpoint(folder: Path, state: State, recipe: Recipe, source: Mapping
     for kind, group in (("weight", state.weights), ("first", state.first), ("second", state.second)):
         tensors |= {f"{kind}.{name}": x.detach() for name, x in group.items()}
     words = {"step": state.step, "resampled": list(state.resampled), "recipe": recipe.record(), "source": dict(source)}
-    write_tensors(folder / CHECKPOINT, tensors, {name: json.dumps(x) for name, x in words.items()})
+    # One entry: safetensors writes several in no fixed order, and equal states are to be equal files.
+    write_tensors(folder / CHECKPOINT, tensors, {WORDS: json.dumps(words)})
 
 
 def read_checkpoint(folder: Path, recipe: Recipe, source: Mapping[str, Any]) -> State | None:
@@ -65,7 +68,7 @@ def read_checkpoint(folder: Path, recipe: Recipe, source: Mapping[str, Any]) -> 
     if not path.exists():
         return None
     try:
-        words = {name: json.loads(x) for name, x in read_metadata(path).items()}
+        words = json.loads(read_metadata(path)[WORDS])
         tensors = load_file(path)
         step, resampled = words["step"], tuple(words["resampled"])
         groups: dict[str, dict[str, Tensor]] = {"weight": {}, "first": {}, "second": {}}

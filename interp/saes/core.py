@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,8 @@ class SAE(nn.Module):
             raise ShapeError(f"weights of a {config.architecture} autoencoder: {'; '.join(wrong)}")
         self.config = config
         for name in wanted:
-            self.register_parameter(name, nn.Parameter(weights[name].detach().to(config.torch_dtype).contiguous()))
+            own = weights[name].detach().to(config.torch_dtype).clone(memory_format=torch.contiguous_format)
+            self.register_parameter(name, nn.Parameter(own))
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -122,8 +124,13 @@ class SAE(nn.Module):
         return SAE(replace(config, rescale_acts_by_decoder_norm=False), changed)
 
     @torch.no_grad()
-    def unscaled(self, factor: float) -> SAE:
-        """The same autoencoder for inputs that are not multiplied by `factor` first; features stay what they were.
+    def unscaled(self, factor: float, *, keep: Literal["features", "decoder"] = "features") -> SAE:
+        """The same autoencoder for inputs that are not multiplied by `factor` first.
+
+        Args:
+            factor: what inputs were multiplied by.
+            keep: "features" leaves them what they were, in units of the multiplied inputs, as SAELens does; "decoder" leaves W_dec what it
+                was, so that features are in units of z.
 
         Raises:
             OptionError: its decoder norms are not folded yet.
@@ -131,7 +138,11 @@ class SAE(nn.Module):
         if self.config.rescale_acts_by_decoder_norm:
             raise OptionError("fold the decoder norms first: a scale changes the units in which features are chosen")
         w = self.weights
-        changed = {**w, "W_enc": w["W_enc"] * factor, "W_dec": w["W_dec"] / factor, "b_dec": w["b_dec"] / factor}
+        changed = {**w, "b_dec": w["b_dec"] / factor}
+        if keep == "features":
+            changed |= {"W_enc": w["W_enc"] * factor, "W_dec": w["W_dec"] / factor}
+        else:  # pre-activations shrink with the inputs, so everything that is added to or compared with them must
+            changed |= {name: w[name] / factor for name in w if name not in (*SHARED, "r_mag")}
         return SAE(self.config, changed)
 
     def with_threshold(self, threshold: float) -> SAE:

@@ -1,4 +1,7 @@
-"""From what is trained to what is kept: norms folded, one threshold for the batch kinds, the scale of the inputs folded in."""
+"""From what is trained to what is kept: norms folded, one threshold for the batch kinds, the scale of the inputs folded in.
+
+Decoder rows have norm 1 then, and a feature's activation is the length of what it adds to z.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def finish(sae: SAE, recipe: Recipe, scale: float, rows: Tensor, *, origin: Mapp
         sae = sae.folded()
     if recipe.needs_threshold:
         sae = sae.with_threshold(threshold_for(sae, rows, float(recipe.k or 0)))
-    return SAE(replace(sae.config, metadata=dict(origin or {})), sae.unscaled(scale).weights)
+    return SAE(replace(sae.config, metadata=dict(origin or {})), sae.unscaled(scale, keep="decoder").weights)
 
 
 @torch.no_grad()

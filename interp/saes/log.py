@@ -121,7 +121,7 @@ class TrainingLog:
         self.path = folder / LOG
         self._rows: list[dict[str, Any]] = []
         if upto and self.path.exists():
-            there = read_log(folder)
+            there: Any = read_log(folder)
             self._rows = [dict(row) for row in there[there["step"] <= upto].to_dict("records")]
 
     def add(self, report: Report) -> None:

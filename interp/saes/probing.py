@@ -125,10 +125,16 @@ def sparse_probing(
         f = {name: sae.encode(part).numpy() for name, part in x.items()}
         raw = {name: part.numpy() for name, part in x.items()}
         y, y_test = answer[train], answer[test]
-        shuffled = generator.permutation(y)
+        # Both sides are shuffled: a probe that learned noise would still cut two clear groups apart, one way or the other.
+        noise, noise_test = generator.permutation(y), generator.permutation(y_test)
         whole = _accuracy(raw, y, y_test, raw["train"].shape[1])
         for k in ks:
-            found = (_accuracy(f, y, y_test, k), _accuracy(raw, y, y_test, k), whole, _accuracy(f, shuffled, y_test, k))
+            found = (
+                _accuracy(f, y, y_test, k),
+                _accuracy(raw, y, y_test, k),
+                whole,
+                _accuracy(f, noise, noise_test, k),
+            )
             table.append((task, k, *found, len(train), len(test)))
     return pd.DataFrame(table, columns=list(COLUMNS))
 

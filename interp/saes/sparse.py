@@ -143,6 +143,8 @@ def _starts(numbers: Tensor, count: int) -> Tensor:
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")  # said once per process, as of torch 2.13
+        warnings.filterwarnings(
+            "ignore", message="Sparse CSR tensor support"
+        )  # said once per process, as of torch 2.13
         # `Pattern.of` sorts and counts, so the invariants hold; checking them each time costs more than the products.
         return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)

@@ -85,10 +85,8 @@ def train(
     rows = (held_out or store).sample(layer, recipe.threshold_rows)
     sae = finish(trainer.sae, recipe, trainer.scale, rows * trainer.scale, origin=_origin(store, layer, recipe))
     with torch.no_grad():
-        density = torch.stack([(sae.encode(part) > 0).double().mean(0) * len(part) for part in rows.split(1024)]).sum(
-            0
-        ) / len(rows)
-    save(sae, folder, density=density)
+        fired = torch.stack([(sae.encode(part) > 0).sum(0) for part in rows.split(1024)]).sum(0)
+    save(sae, folder, density=fired / len(rows))
     return sae
 
 
@@ -220,7 +218,7 @@ class Trainer:
     def _constrain(self) -> None:
         """Decoder rows back to norm 1; thresholds not below 0, where the gate would let negative numbers through."""
         if self.recipe.decoder == "unit":
-            self.sae.W_dec /= self.sae.W_dec.norm(dim=-1, keepdim=True).clamp(min=1e-8)
+            self.sae.W_dec.div_(self.sae.W_dec.norm(dim=-1, keepdim=True).clamp(min=1e-8))
         if "threshold" in self.sae.weights:
             self.sae.weights["threshold"].clamp_(min=0.0)
 

@@ -33,6 +33,7 @@ from interp.widgets.plots_heads import (
     sinks_figure,
     successor_figure,
 )
+from interp.widgets.plots_saes import sae_evaluation_figure, sae_training_figure
 from interp.widgets.plots_training import live_figure, monitor_figure, sinks_training_figure, training_figure
 
 PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
@@ -79,6 +80,8 @@ PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "interventions.answer_effects": effects_figure,
         "interventions.generation_effects": effects_figure,
         "interventions.text_effects": effects_figure,
+        "saes.evaluation": sae_evaluation_figure,
+        "saes.training": sae_training_figure,
         "sinks": sinks_figure,
         "sinks.streaming": streaming_loss_figure,
     }

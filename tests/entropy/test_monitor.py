@@ -316,3 +316,25 @@ def test_cross_attention_counts_every_row_also_beyond_the_keys() -> None:
     p = model.attention(x, y, y, average_attn_weights=False)[1].double()
     wanted = -(p * p.log()).sum(-1).mean((0, 2)) / math.log(5)
     np.testing.assert_allclose(monitor.frame["entropy"], wanted.detach(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_a_vision_transformer_of_transformers_is_read_on_either_implementation(implementation: str) -> None:
+    import interp
+    from interp.entropy.monitor import Monitor
+
+    hf: Any = interp.tiny("vit").release()
+    size = hf.config.image_size
+    pixels = torch.randn(2, 3, size, size)
+    hf.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = hf.eval()(pixel_values=pixels, output_attentions=True).attentions
+    hf.set_attn_implementation(implementation)
+    with Monitor(hf.train(), every=1) as monitor:
+        hf(pixel_values=pixels).logits.sum().backward()
+    assert not monitor.unseen
+    for layer, p in enumerate(maps):
+        p = p.double()
+        wanted = -(p * p.log()).sum(-1).mean((0, 2)) / math.log(p.shape[-1])
+        found = monitor.frame[monitor.frame["layer"] == layer]["entropy"]
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)

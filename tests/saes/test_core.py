@@ -121,6 +121,10 @@ def test_a_scale_of_the_inputs_goes_into_the_weights(architecture: str) -> None:
     sae, x = build(architecture), z()
     assert torch.allclose(sae.unscaled(2.5).encode(x), sae.encode(2.5 * x), atol=1e-9)
     assert torch.allclose(sae.unscaled(2.5)(x), sae(2.5 * x) / 2.5, atol=1e-9)
+    kept = sae.unscaled(2.5, keep="decoder")
+    assert torch.equal(kept.W_dec, sae.W_dec)
+    assert torch.allclose(kept.encode(x), sae.encode(2.5 * x) / 2.5, atol=1e-9)
+    assert torch.allclose(kept(x), sae(2.5 * x) / 2.5, atol=1e-9)
 
 
 def test_a_threshold_frees_a_token_from_its_batch() -> None:

@@ -64,18 +64,19 @@ def run_experiment(experiment: Experiment, folder: str | Path, *, progress: Coun
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         _claim(experiment, folder)
-        for variant in experiment.variants():
-            if not _done(experiment, variant, folder):
-                began = perf_counter()
-                done = train(experiment, variant, progress=partial(say, variant.name))
-                _keep(experiment, variant, done, perf_counter() - began, folder)
+        missing = [variant for variant in experiment.variants() if not _done(experiment, variant, folder)]
+        for variant in missing:
+            began = perf_counter()
+            done = train(experiment, variant, progress=partial(say, variant.name))
+            _keep(experiment, variant, done, perf_counter() - began, folder)
         table = outcomes(experiment, folder)
         table.to_csv(folder / "outcomes.csv", index=False, float_format="%.6g")
         sinks = sink_table(experiment, folder)
         if len(sinks):
             sinks.to_csv(folder / "sinks.csv", index=False, float_format="%.6g")
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        _write(folder / "manifest.json", {**manifest, "finished": _now()})
+        if missing:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            _write(folder / "manifest.json", {**manifest, "finished": _now()})
     except OSError as error:
         raise OutputError(f"cannot write to {folder.name}: {error.strerror or error}; choose another folder") from error
     return table
@@ -178,12 +179,13 @@ def _claim(experiment: Experiment, folder: Path) -> None:
             )
     elif any((folder / "runs").iterdir()):
         raise OutputError(f"{folder.name} holds runs without a manifest; choose a new folder")
-    began = json.loads(path.read_text(encoding="utf-8")).get("started") if path.exists() else _now()
+    times: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     manifest: dict[str, Any] = {
         "experiment": experiment.record(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
-        "started": began,
+        "started": times.get("started") or _now(),
+        "finished": times.get("finished"),
     }
     if experiment.data == "topics":
         manifest["text"] = {"source": "interp.tasks.corpus, topics", **record(corpus("all", "topics"))}
