@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from interp.calibration.methods import Method
 from interp.capture.call import AttentionCall, Phase
 from interp.capture.sites import Site
-from interp.errors import CaptureError, UnsupportedModelError
+from interp.errors import CaptureError
 from interp.interventions.readout import Readout
+from interp.models.blocks import decoder_blocks
 from interp.models.hooked import HookedModel
 from interp.tasks.prompt import Prompt
 
@@ -164,20 +165,6 @@ def check_entrance(readout: Readout, base: Base, layer: int) -> None:
             f"{type(readout.model.hf).__name__}: a run begun at layer {layer} ends elsewhere (relative difference {difference:.2g}): something but "
             "the residual stream passes between its layers, so variants of its heads cannot be searched"
         )
-
-
-def decoder_blocks(model: HookedModel) -> nn.ModuleList:
-    """The layers of a decoder, in order.
-
-    Raises:
-        UnsupportedModelError: none of its lists of modules has as many as the model has layers.
-    """
-    for module in model.hf.base_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == model.layers:
-            return module
-    raise UnsupportedModelError(
-        f"{type(model.hf).__name__} has no list of its {model.layers} layers, so a run cannot begin in the middle"
-    )
 
 
 class _Tap:

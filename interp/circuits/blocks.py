@@ -1,7 +1,6 @@
-"""The blocks of a decoder and their MLPs, found by what they are, with the few hooks that circuit tools put on them.
+"""The MLPs of a decoder's blocks, and the few hooks that circuit tools put on both.
 
-Hooks are context managers and leave nothing behind. Nothing here knows a model family: the blocks are the one list of as many modules as the
-model has layers, the MLP is the block's child of one of the usual names.
+Hooks are context managers and leave nothing behind. Nothing here knows a model family: the MLP is the block's child of one of the usual names.
 """
 
 from __future__ import annotations
@@ -14,24 +13,12 @@ from torch import Tensor, nn
 
 from interp.capture.sites import unwrapped
 from interp.errors import UnsupportedModelError
+from interp.models.blocks import decoder_blocks
 from interp.models.hooked import HookedModel
 
 MLPS: Final = ("mlp", "fc2", "feed_forward", "block_sparse_moe")
 """Names that the last module of an MLP has in a block."""
 Change = Callable[[Tensor], Tensor]
-
-
-def blocks_of(model: HookedModel) -> list[nn.Module]:
-    """The blocks of a decoder, in order.
-
-    Raises:
-        UnsupportedModelError: there is no one list of them.
-    """
-    lists = [m for m in unwrapped(model.hf.base_model).modules() if isinstance(m, nn.ModuleList)]
-    fitting = [m for m in lists if len(m) == model.layers and any(True for _ in m[0].children())]
-    if not fitting or model.is_encoder_decoder:
-        raise UnsupportedModelError(f"{type(model.hf).__name__}: no list of {model.layers} blocks; a decoder is wanted")
-    return list(fitting[0])
 
 
 def mlps_of(model: HookedModel) -> list[nn.Module]:
@@ -41,7 +28,7 @@ def mlps_of(model: HookedModel) -> list[nn.Module]:
         UnsupportedModelError: a block has none of a known name.
     """
     found = []
-    for block in blocks_of(model):
+    for block in decoder_blocks(model):
         inner = unwrapped(block)
         name = next((name for name in MLPS if isinstance(getattr(inner, name, None), nn.Module)), None)
         if name is None:

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from interp.capture.call import AttentionCall
-from interp.circuits.blocks import blocks_of, entering
+from interp.circuits.blocks import entering
 from interp.circuits.pairs import Pairs, difference, marked
 from interp.errors import OptionError
 from interp.interventions.readout import Readout
 from interp.interventions.where import HeadEdit
+from interp.models.blocks import decoder_blocks
 from interp.models.hooked import HookedModel
 
 Kind = Literal["z", "q", "k", "v"]
@@ -177,4 +178,4 @@ def run_cells(readout: Readout, pairs: Pairs, base: Tensor, cells: Sequence[Cell
 
 def copied(model: HookedModel, layer: int, times: int) -> AbstractContextManager[None]:
     """Copies of the batch behind each other from the entrance of a layer on."""
-    return entering(blocks_of(model)[layer], lambda x: x.repeat(times, 1, 1))
+    return entering(decoder_blocks(model)[layer], lambda x: x.repeat(times, 1, 1))

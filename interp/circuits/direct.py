@@ -25,13 +25,14 @@ from torch import Tensor, nn
 
 from interp.capture.call import AttentionCall
 from interp.capture.sites import unwrapped
-from interp.circuits.blocks import blocks_of, entering, leaving, mlps_of
+from interp.circuits.blocks import entering, leaving, mlps_of
 from interp.circuits.cells import Cell
 from interp.circuits.pairs import Pairs, paired
 from interp.circuits.tables import cell_table, circuit_result
 from interp.errors import UnsupportedModelError
 from interp.interventions.readout import Readout
 from interp.interventions.where import HeadEdit
+from interp.models.blocks import decoder_blocks
 from interp.models.hooked import HookedModel
 from interp.results import Result
 from interp.tasks.prompt import Prompt
@@ -131,7 +132,7 @@ class _CutModel:
     def __init__(self, readout: Readout) -> None:
         model = readout.model
         self.readout, self.model = readout, model
-        self.first, self.mlps = blocks_of(model)[0], mlps_of(model)
+        self.first, self.mlps = decoder_blocks(model)[0], mlps_of(model)
         self.norms = [m for m in model.hf.modules() if _is_norm(unwrapped(m))]
         self.weight: Tensor = readout.head.weight
         self.bias: Tensor | None = getattr(readout.head, "bias", None)

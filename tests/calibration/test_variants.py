@@ -13,7 +13,6 @@ from interp.calibration import act, temperature, var, zerotune
 from interp.calibration.variants import (
     base_run,
     check_entrance,
-    decoder_blocks,
     option_scores,
     screen,
     variant_states,
@@ -21,6 +20,7 @@ from interp.calibration.variants import (
 from interp.errors import CaptureError
 from interp.interventions import ACT, Temperature
 from interp.interventions.readout import Readout
+from interp.models.blocks import decoder_blocks
 
 METHODS = {
     "act": act((0.4,), detection="code", threshold=0.12, spared="first-key"),
