@@ -19,7 +19,6 @@ under "full without first"), then [size, 2 size), [2 size, 4 size) ... The bucke
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -29,11 +28,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from interp.errors import InputDataError, OptionError, UnsupportedModelError
+from interp.errors import InputDataError, OptionError
 from interp.interventions.knockout import KnockOut
+from interp.interventions.readout import Readout
 from interp.interventions.streaming import Streaming
 from interp.ledger import Ledger
 from interp.models.hooked import HookedModel
@@ -47,8 +45,6 @@ FIRST: Final = 4
 SINKS: Final = (1, 2, 4, 8)
 BEYOND: Final = "beyond"
 LEDGER: Final = "streaming_loss.json"
-ROWS: Final = 256
-"""Rows whose logits are held at a time: 50 MB at a vocabulary of 49,152."""
 
 
 def streaming_loss(
@@ -89,10 +85,9 @@ def streaming_loss(
     Raises:
         OptionError: sizes that do not fit each other or the model.
         InputDataError: texts that are too short, or a newline that is not one token.
-        UnsupportedModelError: not a causal decoder with a head.
+        UnsupportedModelError: no decoder whose logits are a linear map of its last states.
     """
-    if model.is_encoder_decoder or model.hf.get_output_embeddings() is None:
-        raise UnsupportedModelError(f"{type(model.hf).__name__} does not predict a next token from one text")
+    readout = Readout(model)
     kept = sorted(set(sinks))
     if not kept or kept[0] < 1 or not max(kept[-1], FIRST) < size < tokens - 1 or pieces < 1 or resamples < 1:
         raise OptionError(
@@ -132,7 +127,7 @@ def streaming_loss(
             def measure(edit: Streaming | KnockOut | None = edit, changed: list[int] = changed) -> dict[str, float]:
                 scope: AbstractContextManager[None] = nullcontext() if edit is None else model.edit(edit)
                 with scope:
-                    rows = row_losses(model, changed)
+                    rows = row_losses(readout, changed)
                 return {bucket: float(rows[slice(*place)].mean()) for bucket, place in buckets.items()}
 
             cell = ledger.get(f"{name}: piece {piece}", measure)
@@ -164,41 +159,12 @@ def bucket_rows(tokens: int, size: int) -> dict[str, tuple[int, int]]:
 
 
 @torch.no_grad()
-def row_losses(model: HookedModel, ids: Sequence[int]) -> NDArray[np.float64]:
+def row_losses(readout: Readout, ids: Sequence[int]) -> NDArray[np.float64]:
     """-ln p of the next token of every row but the last, under the interventions in force: [N - 1]; no logits of the whole text are held."""
-    whole = torch.tensor([list(ids)], device=model.device)
-    wanted = whole[0, 1:]
-    base = model.hf.base_model
-    states: list[Tensor] = []
-    hook = base.register_forward_hook(lambda module, given, output: states.append(output.last_hidden_state))
-    keep = "logits_to_keep" in inspect.signature(model.hf.forward).parameters
-    try:
-        logits = model.hf(input_ids=whole, use_cache=False, **({"logits_to_keep": 1} if keep else {})).logits
-    finally:
-        hook.remove()
-    head = _head(model, states[0][:, -1:], logits[:, -1:]) if keep else None
-    if head is None:
-        whole_logits = model.hf(input_ids=whole, use_cache=False).logits if keep else logits
-        return cross_entropy(whole_logits[0, :-1].float(), wanted, reduction="none").double().cpu().numpy()
-    parts = [
-        cross_entropy(
-            head(states[0][0, a : a + ROWS]).float()[: len(wanted) - a], wanted[a : a + ROWS], reduction="none"
-        )
-        for a in range(0, len(wanted), ROWS)
-    ]
+    whole = torch.tensor([list(ids)], device=readout.model.device)
+    states = readout.states(whole)[0, :-1]
+    parts = [-p.gather(1, whole[0, 1:][rows, None])[:, 0] for rows, p in readout.log_probs(states)]
     return torch.cat(parts).double().cpu().numpy()
-
-
-def _head(model: HookedModel, state: Tensor, logits: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """What makes logits of hidden states, proved on the last row; None for a model that does more than unembed and cap."""
-    cap = getattr(model.hf.config.get_text_config(), "final_logit_softcapping", None)
-    embed: Any = model.hf.get_output_embeddings()
-
-    def head(x: Tensor) -> Tensor:
-        y = embed(x)
-        return y if cap is None else cap * torch.tanh(y / cap)
-
-    return head if torch.allclose(head(state).float(), logits.float(), rtol=1e-3, atol=1e-3) else None
 
 
 def _policies(sinks: Sequence[int], size: int) -> dict[str, tuple[Streaming | KnockOut | None, int]]:

@@ -10,6 +10,7 @@ import torch
 
 import interp
 from interp.errors import InputDataError, OptionError, UnsupportedModelError
+from interp.interventions.readout import Readout
 from interp.models.hooked import wrap
 from interp.models.planted import planted_parts
 from interp.sinks.streaming_loss import bucket_rows, row_losses, streaming_loss
@@ -107,19 +108,19 @@ def test_the_losses_are_those_of_a_dense_mask():
     from interp.interventions.streaming import Streaming
 
     with model.edit(Streaming(sinks=sinks, window=size - sinks)):
-        ours = row_losses(model, ids)
+        ours = row_losses(Readout(model), ids)
     np.testing.assert_allclose(ours, wanted, atol=1e-5)
-    assert abs(row_losses(model, ids)[12:] - wanted.numpy()[12:]).max() > 1e-3
+    assert abs(row_losses(Readout(model), ids)[12:] - wanted.numpy()[12:]).max() > 1e-3
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt2", "llama"])
 def test_row_losses_are_those_of_the_models_own_logits(family, monkeypatch):
     model = interp.tiny(family)
     ids = model.encode("capped, tied or plain unembeddings")
-    monkeypatch.setattr(sys.modules["interp.sinks.streaming_loss"], "ROWS", 7)
+    monkeypatch.setattr(sys.modules["interp.interventions.readout"], "ROWS", 7)
     logits = model.run(ids, collect=[]).logits
     wanted = torch.nn.functional.cross_entropy(logits[:-1].double(), torch.tensor(ids[1:]), reduction="none")
-    np.testing.assert_allclose(row_losses(model, ids), wanted, atol=1e-5)
+    np.testing.assert_allclose(row_losses(Readout(model), ids), wanted, atol=1e-5)
 
 
 def test_buckets_double_and_the_last_token_is_in_none():
