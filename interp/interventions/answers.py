@@ -24,7 +24,7 @@ BATCH = 16
 
 
 @runtime_checkable
-class Question(Protocol):
+class Answerable(Protocol):
     """What is asked of a prompt here; `interp.tasks.prompt.Prompt` is one."""
 
     @property
@@ -69,7 +69,7 @@ class AnswerScores:
 
 
 def answer_scores(
-    model: HookedModel, prompts: Sequence[Question], *, choices: str | None = None, batch: int = BATCH
+    model: HookedModel, prompts: Sequence[Answerable], *, choices: str | None = None, batch: int = BATCH
 ) -> AnswerScores:
     """Score the answers of prompts, under the interventions in force where it is called.
 
@@ -89,7 +89,7 @@ def answer_scores(
 
 
 @torch.no_grad()
-def answer_states(readout: Readout, prompts: Sequence[Question], *, batch: int = BATCH) -> list[Tensor]:
+def answer_states(readout: Readout, prompts: Sequence[Answerable], *, batch: int = BATCH) -> list[Tensor]:
     """The states that predict the answers: [token of the answer, d] for each prompt. Raises OptionError as `answer_scores`."""
     check_prompts(readout.model, prompts)
     found: dict[int, Tensor] = {}
@@ -102,7 +102,7 @@ def answer_states(readout: Readout, prompts: Sequence[Question], *, batch: int =
 
 @torch.no_grad()
 def scores_of(
-    readout: Readout, prompts: Sequence[Question], states: Sequence[Tensor], *, choices: str | None = None
+    readout: Readout, prompts: Sequence[Answerable], states: Sequence[Tensor], *, choices: str | None = None
 ) -> AnswerScores:
     """Scores from the states of `answer_states`."""
     logprob, correct, difference = [], [], []
@@ -124,7 +124,7 @@ def scores_of(
     )
 
 
-def equal_lengths(prompts: Sequence[Question], batch: int) -> Iterator[list[int]]:
+def equal_lengths(prompts: Sequence[Answerable], batch: int) -> Iterator[list[int]]:
     """Numbers of prompts that share a pass: prompt and answer of the same lengths, at most `batch`."""
     lengths = [(len(p.ids), len(p.answer)) for p in prompts]
     for kind in sorted(set(lengths)):
@@ -133,7 +133,7 @@ def equal_lengths(prompts: Sequence[Question], batch: int) -> Iterator[list[int]
             yield equal[first : first + batch]
 
 
-def check_prompts(model: HookedModel, prompts: Sequence[Question], *, steps: int = 0) -> None:
+def check_prompts(model: HookedModel, prompts: Sequence[Answerable], *, steps: int = 0) -> None:
     """Raise OptionError if there are no prompts, one has no answer, or one is too long for the model with `steps` more tokens."""
     if not prompts:
         raise OptionError(
@@ -146,7 +146,7 @@ def check_prompts(model: HookedModel, prompts: Sequence[Question], *, steps: int
         raise OptionError(f"the longest prompt takes {longest} tokens, and the model reads {model.context_length}")
 
 
-def _choices(prompt: Question, name: str) -> tuple[int, ...]:
+def _choices(prompt: Answerable, name: str) -> tuple[int, ...]:
     if name not in prompt.choices:
         raise OptionError(f"choices {name!r} are not there; this prompt has: {', '.join(prompt.choices) or 'none'}")
     if prompt.answer[0] not in prompt.choices[name]:

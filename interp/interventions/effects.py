@@ -28,7 +28,7 @@ from interp.capture.edits import Intervention
 from interp.errors import OptionError
 from interp.interventions.answers import (
     BATCH,
-    Question,
+    Answerable,
     answer_states,
     check_prompts,
     equal_lengths,
@@ -121,7 +121,7 @@ def text_effects(
 def answer_effects(
     model: HookedModel,
     edits: Sequence[Intervention],
-    prompts: Sequence[Question],
+    prompts: Sequence[Answerable],
     *,
     choices: str | None = None,
     controls: Controls | None = None,
@@ -174,7 +174,7 @@ def answer_effects(
 def generation_effects(
     model: HookedModel,
     edits: Sequence[Intervention],
-    prompts: Sequence[Question],
+    prompts: Sequence[Answerable],
     *,
     steps: int,
     controls: Controls | None = None,
@@ -298,7 +298,7 @@ def _compare(readout: Readout, base: Tensor, edited: Tensor, wanted: Tensor) -> 
     }
 
 
-def _greedy(model: HookedModel, prompts: Sequence[Question], steps: int, batch: int) -> list[tuple[int, ...]]:
+def _greedy(model: HookedModel, prompts: Sequence[Answerable], steps: int, batch: int) -> list[tuple[int, ...]]:
     """Greedy continuations, each up to its end token (included)."""
     found: dict[int, tuple[int, ...]] = {}
     config = model.hf.generation_config
