@@ -3,7 +3,7 @@
 
 BIN := .venv/bin
 STAMP := .venv/.set-up-$(shell { pwd; cat pyproject.toml constraints.txt tools/setup.sh; } | git hash-object --stdin)
-BENCHMARKS := benchmarks/kernels.py benchmarks/capture.py
+BENCHMARKS := benchmarks/kernels.py benchmarks/capture.py benchmarks/edits.py benchmarks/monitor.py
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # Processes that share the tests, one thread each.

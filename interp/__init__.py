@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from interp import calibration, circuits, entropy, explain, heads, interventions, sinks, stats, tasks
+    from interp import calibration, circuits, entropy, explain, heads, interventions, saes, sinks, stats, tasks
     from interp.batch.scan import scan
     from interp.capture.run import Run
     from interp.maps.attention_map import AttentionMap
@@ -38,6 +38,7 @@ __all__ = [
     "heads",
     "interventions",
     "load",
+    "saes",
     "scan",
     "sinks",
     "stats",
@@ -57,7 +58,7 @@ _NAMES = {
     "wrap": "interp.models.hooked",
 }
 _MODULES = frozenset(
-    {"calibration", "circuits", "entropy", "explain", "heads", "interventions", "sinks", "stats", "tasks"}
+    {"calibration", "circuits", "entropy", "explain", "heads", "interventions", "saes", "sinks", "stats", "tasks"}
 )
 
 

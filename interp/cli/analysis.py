@@ -20,6 +20,8 @@ from interp.cli.options import load_model
 from interp.errors import OutputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from interp.models.hooked import HookedModel
     from interp.results import Result
 
@@ -154,6 +156,22 @@ def print_rows(result: Result, top: int, *, by: str = "score") -> None:
         row: Any = table.loc[(layer, head)]
         spread, control = (None if math.isnan(row[name]) else float(row[name]) for name in ("spread", "control"))
         print_json({"layer": layer, "head": head, by: score, "spread": spread, "control": control})
+
+
+def print_records(result: Result, rows: pd.DataFrame, *, as_json: bool = False, quiet: bool = False) -> None:
+    """Print rows of a result's table with all their columns, whatever they are rows of."""
+    records = rows.to_dict("records")
+    if as_json:
+        for row in records:
+            print_json({str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
+    elif not quiet:
+        columns = [c for c in rows.columns if c not in ("layer", "head") or (rows[c] >= 0).any()]
+        shown = [[f"{r[c]:.3g}" if isinstance(r[c], float) else r[c] for c in columns] for r in records]
+        numbers = [c for c in columns if rows[c].dtype.kind in "if"]
+        name = (result.manifest.get("model") or {}).get("name", "a model without a name")
+        print_table(
+            f"{name}: {result.kind.partition('.')[2].replace('_', ' ') or result.kind}", columns, shown, numbers=numbers
+        )
 
 
 def load_like(record: dict[str, Any], model: str | None, loading: dict[str, Any]) -> HookedModel:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.analysis import Json, Model, Out, Quiet, Seed, Top, check_out, loading
-from interp.cli.console import print_json, print_table, say
+from interp.cli.analysis import Json, Model, Out, Quiet, Seed, Top, check_out, loading, print_records
+from interp.cli.console import say
 from interp.cli.counting import counting
 from interp.cli.known_tasks import TASKS, Bos, Samples, Task, task_prompts
 from interp.cli.options import load_model, number_list, one_of, word_list
@@ -236,18 +235,8 @@ def _finish(result: Result, out: Path, *, top: int | None, as_json: bool, quiet:
     if top is not None:
         order = rows["score"].abs().sort_values(ascending=False, kind="stable").index[:top]
         rows = rows.loc[order]
-    records = rows.to_dict("records")
-    if as_json:
-        for row in records:
-            print_json({str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
-    elif not quiet:
-        columns = [c for c in rows.columns if c != "head" or (rows["head"] >= 0).any()]
-        shown = [[f"{r[c]:.3g}" if isinstance(r[c], float) else r[c] for c in columns] for r in records]
-        numbers = [c for c in columns if rows[c].dtype.kind in "if"]
-        name = (result.manifest.get("model") or {}).get("name", "a model without a name")
-        print_table(
-            f"{name}: {result.kind.removeprefix('circuits.').replace('_', ' ')}", columns, shown, numbers=numbers
-        )
+    print_records(result, rows, as_json=as_json, quiet=quiet)
+    if not as_json and not quiet:
         say(f"table, arrays and manifest lie in {out}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from interp.cli.analysis import print_rows, print_top
+from interp.cli.analysis import print_records, print_rows, print_top
 from interp.cli.console import print_json, print_table
 from interp.cli.summary import print_summary
 
@@ -32,7 +32,9 @@ def show(
 
     if saved_kind(folder) is not None:
         saved = Result.load(folder)
-        if as_json:
+        if (saved.table["layer"] < 0).any() or saved.table.duplicated(["layer", "head"]).any():
+            print_records(saved, saved.table, as_json=as_json)  # rows of something other than heads: all of them
+        elif as_json:
             print_rows(saved, top, by=statistic or "score")
         else:
             print_top(saved, top, by=statistic or "score")

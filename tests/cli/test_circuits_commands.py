@@ -106,6 +106,18 @@ def test_effects_on_texts_answers_and_generation(tmp_path: Path, edit: Path) -> 
     assert row["control"] == row["score"]
 
 
+def test_show_prints_results_whose_rows_are_not_heads(tmp_path: Path, edit: Path) -> None:
+    ran = interp("effects", "tiny/llama", "--edit", edit, *FEW, "--draws", "2", "--quiet", "--out", tmp_path / "e")
+    assert ran.exit_code == 0, ran.stderr
+    ran = interp("circuits", "patch", "tiny/llama", *FEW, "--sites", "z,k", "--quiet", "--out", tmp_path / "p")
+    assert ran.exit_code == 0, ran.stderr
+    shown = [json.loads(line) for line in interp("show", tmp_path / "e", "--json").stdout.splitlines()]
+    assert [row["metric"] for row in shown] == Result.load(tmp_path / "e").table["metric"].tolist()
+    shown = [json.loads(line) for line in interp("show", tmp_path / "p", "--json").stdout.splitlines()]
+    assert len({(row["layer"], row["head"], row["site"]) for row in shown}) == 18 + 6
+    assert "accuracy" in interp("show", tmp_path / "e").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
