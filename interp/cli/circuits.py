@@ -1,4 +1,4 @@
-"""`interp circuits patch | path | dla | atp | knockout | overlap`: which heads carry an answer, and along which paths."""
+"""`interp circuits patch | path | dla | atp | knockout | overlap | codes`: which heads carry an answer, and along which paths."""
 
 from __future__ import annotations
 
@@ -205,6 +205,62 @@ def overlap(
     _finish(result, out, top=None, as_json=as_json, quiet=quiet)
 
 
+def codes(
+    model: Model,
+    out: Out,
+    task: Task = "ioi",
+    samples: Samples = 48,
+    bos: Bos = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth",
+            help="Result of patching that names the circuit; attribution patching of the same prompts if left out.",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option("--size", min=1, help="Strongest heads of it that count as the circuit.")] = 20,
+    position: Annotated[
+        str, typer.Option("--position", help="Tokens averaged over: all, or a row or key set of the task.")
+    ] = "all",
+    scale: Annotated[
+        str, typer.Option("--scale", help="Head outputs as they are (none), or of one norm (unit).")
+    ] = "none",
+    k: Annotated[int, typer.Option("--k", min=1, help="Codes of each head output.")] = 1,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Dictionaries to fit.")] = 4,
+    draws: Annotated[int, typer.Option("--draws", min=2, help="Draws of the null, and resamples.")] = 200,
+    seed: Seed = 0,
+    top: Top = 10,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    **loading: Any,
+) -> None:
+    """Circuit identification by codes (O'Neill and Bui 2024), beside the norm that needs no codes, chance, and a null."""
+    one_of(task, tuple(TASKS), "--task")
+    chosen = one_of(scale, ("none", "unit"), "--scale")
+    check_out(out, "circuits.codes")
+    from interp.circuits.attribution_patching import attribution_patching
+    from interp.circuits.coders import shared_dictionary
+    from interp.circuits.codes import code_circuits
+    from interp.results import Result
+
+    known = None if truth is None else Result.load(truth)
+    hooked = load_model(model, **loading)
+    prompts = task_prompts(hooked, task, samples=samples, bos=bos, seed=seed, needs=("corrupt", "wrong"))
+    if known is None:
+        known = attribution_patching(hooked, prompts)
+    with counting("dictionaries", quiet=quiet) as progress:
+        result = code_circuits(
+            hooked, prompts, known, coder=shared_dictionary(scale=chosen), position=position, size=size, k=k,
+            trials=trials, draws=draws, seed=seed, progress=progress,
+        )  # fmt: skip
+    _finish(result, out, top=top, as_json=as_json, quiet=quiet)
+    if not quiet and not as_json:
+        for row in result.manifest["identification"]:
+            null = "" if row["null"] is None else f"; null {row['null']:.3f}, p {row['p']:.3g}"
+            said = f"{row['average_precision']:.3f} ({row['low']:.3f} to {row['high']:.3f}), chance {row['chance']:.3f}{null}"
+            say(f"average precision of {row['score']}: {said}; ROC-AUC {row['roc_auc']:.3f}")
+
+
 def _options(task: str, sites: str, positions: str, direction: str) -> dict[str, Any]:
     """The options that patching and attribution share."""
     one_of(task, tuple(TASKS), "--task")
@@ -245,6 +301,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Circuits: which heads carry an answer, along which paths, exactly and to first order.",
 )
-for _command in (patch, path, dla, atp, knockout):
+for _command in (patch, path, dla, atp, knockout, codes):
     app.command()(loading(_command))
 app.command()(overlap)

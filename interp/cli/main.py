@@ -1,7 +1,7 @@
 """The command `interp`: subcommands, exit codes, and errors in one sentence.
 
 Results go to standard output, everything for the person at the keyboard to standard error. Exit codes: 0 done (or done already), 1 failed,
-2 wrong usage, 130 interrupted (the same command goes on from there); 3 is kept for jobs that finish in part. torch is imported inside the
+2 wrong usage, 3 a job is done but for some shards, 130 interrupted (the same command goes on from there). torch is imported inside the
 commands that need it, so that `--help` answers at once.
 """
 
@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from interp.cli.calibrate import calibrate
 from interp.cli.circuits import app as circuits
+from interp.cli.compare import compare
 from interp.cli.console import complain
 from interp.cli.corpus import corpus
 from interp.cli.demo import demo
@@ -21,6 +22,7 @@ from interp.cli.effects import effects
 from interp.cli.entropy import app as entropy
 from interp.cli.explain import explain
 from interp.cli.heads import app as heads
+from interp.cli.job import app as job
 from interp.cli.kernels import kernels
 from interp.cli.models import models
 from interp.cli.report import report
@@ -33,6 +35,7 @@ from interp.errors import InterpError, OptionError
 
 FAILED = 1
 WRONG_USAGE = 2
+IN_PART = 3
 INTERRUPTED = 130
 
 
@@ -52,7 +55,7 @@ class Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             complain(f"error: {error}")
-            raise typer.Exit(WRONG_USAGE if isinstance(error, OptionError) else FAILED) from error
+            raise typer.Exit(_exit_code(error)) from error
         except RuntimeError as error:
             from interp_kernels.dispatch import BackendError  # imports torch, which whatever failed has imported before
 
@@ -60,6 +63,14 @@ class Commands(TyperGroup):
                 raise
             complain(f"error: {error}")
             raise typer.Exit(FAILED) from error
+
+
+def _exit_code(error: InterpError) -> int:
+    from interp.batch.endings import IncompleteJobError
+
+    if isinstance(error, OptionError):
+        return WRONG_USAGE
+    return IN_PART if isinstance(error, IncompleteJobError) else FAILED
 
 
 def _version(wanted: bool) -> bool:
@@ -92,11 +103,12 @@ def _interp(
     """Exact attention statistics of every head of a transformer, in O(N) memory."""
 
 
-for _command in (scan, demo, show, report, models, stats, corpus, kernels, calibrate, effects, explain):
+for _command in (scan, demo, show, report, models, stats, corpus, kernels, calibrate, effects, explain, compare):
     app.command()(_command)
 app.add_typer(circuits, name="circuits")
 app.add_typer(entropy, name="entropy")
 app.add_typer(heads, name="heads")
+app.add_typer(job, name="job")
 app.add_typer(sae, name="sae")
 app.add_typer(sinks, name="sinks")
 

@@ -1,4 +1,4 @@
-"""`interp sae harvest | train | eval`: sparse autoencoders on attention outputs.
+"""`interp sae harvest | train | eval | dashboard | show | attribute | long-prefix`: sparse autoencoders on attention outputs.
 
 `train` keeps everything in one folder: `harvest` and `held_out` (z of text that is trained on, and of other text), `sae` (checkpoint, log, and
 the finished autoencoder as SAELens writes it), `evaluation` and its figures. What is finished is not done again.
@@ -15,7 +15,10 @@ from interp.cli.analysis import Model, Out, Quiet, Seed, loading
 from interp.cli.console import print_json, print_table, say
 from interp.cli.counting import counting
 from interp.cli.options import load_model, number_list, one_of
+from interp.cli.sae_dashboard import dashboard
+from interp.cli.sae_files import Autoencoder, OfLayer, layer_of
 from interp.cli.sae_progress import training_bar
+from interp.cli.sae_show import attribute, long_prefix, show
 from interp.cli.sae_texts import (
     Bos,
     Column,
@@ -197,15 +200,10 @@ def train(
 
 @loading
 def evaluation(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="SAE", help="Folder of SAELens or dictionary_learning, or a .pt file of Kissane's."),
-    ],
+    folder: Autoencoder,
     model: Model,
     out: Out,
-    layer: Annotated[
-        int | None, typer.Option("--layer", help="Layer whose z it reads; what its file says if left out.")
-    ] = None,
+    layer: OfLayer = None,
     harvested: Annotated[
         Path | None, typer.Option("--harvest", help="A harvest to measure on, in place of text.")
     ] = None,
@@ -232,7 +230,7 @@ def evaluation(
     one_of(side, ("train", "held_out"), "--side")
     sae = load(folder)
     hooked = load_model(model, **given)
-    chosen = _layer(sae.config.metadata, layer)
+    chosen = layer_of(sae.config.metadata, layer)
     if harvested is not None:
         rows = Store(harvested)
     else:
@@ -329,18 +327,6 @@ def _first(store: Store, tokens: int) -> list[list[int]]:
     return chosen
 
 
-def _layer(metadata: Any, given: int | None) -> int:
-    """The layer that was named, or that the file names."""
-    own = metadata.get("interp", {}).get("layer")
-    name = str(metadata.get("hook_name") or "").split(".")
-    if own is None and len(name) > 1 and name[0] == "blocks" and name[1].isdecimal():
-        own = int(name[1])
-    chosen = own if given is None else given
-    if chosen is None:
-        raise OptionError("the file does not say which layer it is of; give --layer L")
-    return int(chosen)
-
-
 def _print(measured: Evaluation, as_json: bool, quiet: bool) -> None:
     frame: Any = measured.frame
     if as_json:
@@ -378,3 +364,7 @@ def _sae() -> None:
 app.command()(harvest)
 app.command()(train)
 app.command(name="eval")(evaluation)
+app.command()(loading(dashboard))
+app.command()(show)
+app.command()(loading(attribute))
+app.command(name="long-prefix")(loading(long_prefix))

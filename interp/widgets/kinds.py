@@ -7,9 +7,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from interp.widgets.figures import head_heatmap, map_heatmap
+from interp.widgets.plots_batch import compare_figure, models_figure
 from interp.widgets.plots_calibration import calibration_figure, search_figure
 from interp.widgets.plots_circuits import (
     circuit_figure,
+    codes_figure,
     direct_figure,
     effects_figure,
     knockout_figure,
@@ -33,15 +35,26 @@ from interp.widgets.plots_heads import (
     sinks_figure,
     successor_figure,
 )
+from interp.widgets.plots_sae_attribution import (
+    attribution_figure,
+    directions_figure,
+    ioi_figure,
+    long_prefix_figure,
+    prefix_on_text_figure,
+    recursive_figure,
+)
 from interp.widgets.plots_saes import sae_evaluation_figure, sae_training_figure
 from interp.widgets.plots_training import live_figure, monitor_figure, sinks_training_figure, training_figure
 
 PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
+        "batch.compare": compare_figure,
+        "batch.models": models_figure,
         "calibration": calibration_figure,
         "calibration.search": search_figure,
         "circuits.activation_patching": circuit_figure,
         "circuits.attribution_patching": circuit_figure,
+        "circuits.codes": codes_figure,
         "circuits.direct_logit_attribution": direct_figure,
         "circuits.knockout_sweep": knockout_figure,
         "circuits.overlap": overlap_figure,
@@ -80,7 +93,14 @@ PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "interventions.answer_effects": effects_figure,
         "interventions.generation_effects": effects_figure,
         "interventions.text_effects": effects_figure,
+        "saes.attribution": attribution_figure,
         "saes.evaluation": sae_evaluation_figure,
+        "saes.ioi_features": ioi_figure,
+        "saes.ioi_position": ioi_figure,
+        "saes.long_prefix": long_prefix_figure,
+        "saes.polysemanticity": directions_figure,
+        "saes.prefix_on_text": prefix_on_text_figure,
+        "saes.recursive_dfa": recursive_figure,
         "saes.training": sae_training_figure,
         "sinks": sinks_figure,
         "sinks.streaming": streaming_loss_figure,

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_IMPORT = re.compile(r"^import \{[^}]*\} from \"\./[a-z_]+\.js\";\n", re.MULTILINE)
+_IMPORT = re.compile(r"^import \{[^}]*\} from \"\.{1,2}/[a-z_/]+\.js\";\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:function|const|class) )", re.MULTILINE)
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -45,9 +45,13 @@ def build_page(folder: Path, modules: Sequence[str], data: Mapping[str, Any]) ->
     """
     script = join_modules([(folder / f"{name}.js").read_text(encoding="utf-8") for name in modules])
     style = (folder / "page.css").read_text(encoding="utf-8")
+    return fill_page((folder / "page.html").read_text(encoding="utf-8"), style=style, script=script, data=data)
+
+
+def fill_page(template: str, *, style: str, script: str, data: Mapping[str, Any]) -> str:
+    """Fill a template's {{POLICY}}, {{STYLE}}, {{SCRIPT}} and {{DATA}}; the policy allows this style and this script and nothing else."""
     policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
     parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, "DATA": embed_json(data)}
-    template = (folder / "page.html").read_text(encoding="utf-8")
     # One pass, so that what is filled in is never searched for places to fill.
     return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: parts[match[1]], template)
 

@@ -101,6 +101,28 @@ def overlap_figure(result: Result, *, theme: str = "light") -> go.Figure:
     return _beside(result, [f"k = {k}" for k in result.table["k"]], "random heads, same layers", theme)
 
 
+def codes_figure(result: Result, *, theme: str = "light") -> go.Figure:
+    """Average precision of each score of `interp.circuits.codes` with its interval, the null beside it, and chance as a line."""
+    found: Any = result.manifest["identification"]
+    heads: Any = result.table["true"]
+    names = [row["score"] for row in found]
+    interval = {
+        "type": "data",
+        "array": [row["high"] - row["average_precision"] for row in found],
+        "arrayminus": [row["average_precision"] - row["low"] for row in found],
+    }
+    score = [row["average_precision"] for row in found]
+    figure = go.Figure(
+        [
+            _bars("average precision", names, score, INK.get(theme), error=interval, shown=True),
+            _bars("pairs swapped at random", names, [row["null"] for row in found], GREY.get(theme), shown=True),
+        ]
+    )
+    figure.add_hline(y=found[0]["chance"], line_dash="dot", annotation_text="chance", line_color=GREY.get(theme))
+    figure.update_yaxes(title="average precision", range=[0, 1.05])
+    return finish(figure, theme, f"{_title(result)}: {int(heads.sum())} heads to find", 400)
+
+
 def effects_figure(result: Result, *, theme: str = "light") -> go.Figure:
     """Change of each metric under the edits with its interval, and under the controls with their standard deviation; each on its own scale."""
     table: Any = result.table

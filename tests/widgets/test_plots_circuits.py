@@ -42,7 +42,7 @@ def bars(kind, **columns):
 def test_every_kind_of_this_part_is_drawn():
     assert set(KINDS) == {
         "circuits.activation_patching", "circuits.attribution_patching", "circuits.path_patching", "circuits.direct_logit_attribution",
-        "circuits.knockout_sweep", "circuits.overlap", "interventions.text_effects", "interventions.answer_effects",
+        "circuits.codes", "circuits.knockout_sweep", "circuits.overlap", "interventions.text_effects", "interventions.answer_effects",
         "interventions.generation_effects",
     }  # fmt: skip
 
@@ -96,3 +96,33 @@ def test_effects_and_overlaps_stand_beside_their_controls():
     assert "a&lt;b" in {note.text for note in figure.layout.annotations}
     figure = bars("circuits.overlap", k=[5, 10]).plot()
     assert [list(trace.x) for trace in figure.data] == [["k = 5", "k = 10"]] * 2
+
+
+def test_scores_of_codes_stand_beside_null_and_chance():
+    rows = [
+        {
+            "score": name,
+            "average_precision": value,
+            "low": value - 0.1,
+            "high": value + 0.2,
+            "null": null,
+            "chance": 0.1,
+        }
+        for name, value, null in (("node", 0.3, 0.25), ("edge", 0.4, 0.35), ("paired norm", 0.6, None))
+    ]
+    table = pd.DataFrame(
+        {
+            "layer": [0, 0],
+            "head": [0, 1],
+            "score": [1.0, 2.0],
+            "spread": [0.0, 0.0],
+            "control": [0.5, 0.5],
+            "true": [True, False],
+        }
+    )
+    result = Result(kind="circuits.codes", table=table, manifest={"model": {"name": NASTY}, "identification": rows})
+    figure = result.plot()
+    assert list(figure.data[0].y) == [0.3, 0.4, 0.6] and list(figure.data[1].y) == [0.25, 0.35, None]
+    np.testing.assert_allclose(figure.data[0].error_y.arrayminus, 0.1)
+    assert figure.layout.shapes[0].y0 == 0.1
+    assert "1 heads to find" in figure.layout.title.text and "<b>" not in figure.layout.title.text
