@@ -12,21 +12,20 @@ W_O is the weight of the module that reads the head outputs of the very pass tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor
 
 from interp.capture.call import Attended, AttentionCall, Collect
-from interp.capture.sites import attention_sites, unwrapped
 from interp.capture.sweep import column_sums
-from interp.errors import OptionError, UnsupportedModelError
-from interp.explain.question import Call, Target, Text, ask, calls_of, map_rows
+from interp.errors import OptionError
+from interp.explain.question import Target, Text, ask, calls_of, map_rows
 from interp.models.hooked import HookedModel
+from interp.models.outputs import output_weights
 from interp.results import Result
 from interp.tasks.prompt import generator
 
@@ -59,7 +58,7 @@ def norms(
         raise OptionError(f"wanted top >= 1 and draws >= 2, got {top} and {draws}")
     question = ask(model, prompt, target)
     calls = calls_of(model, question.ids)
-    outputs = output_weights(model, calls, question.ids)
+    outputs = output_weights(model)
     rows: list[dict[str, Any]] = []
     parts: dict[str, list[Tensor]] = {}
     for layer, (call, attended) in calls.items():
@@ -103,51 +102,6 @@ def norms(
     }
     arrays = {name: torch.stack(x).numpy() for name, x in parts.items()}
     return Result(kind="explain.norms", table=pd.DataFrame(rows), manifest=manifest, arrays=arrays)
-
-
-@torch.no_grad()
-def output_weights(model: HookedModel, calls: Mapping[int, Call], ids: Sequence[int]) -> dict[int, Tensor]:
-    """W_O of every layer of `calls` as [head, value, d] in the model's dtype: found by what reads the head outputs in a pass over `ids`.
-
-    Raises:
-        UnsupportedModelError: in some layer no linear module reads exactly the head outputs.
-    """
-    sites = attention_sites(model.hf, encoder_decoder=model.is_encoder_decoder)
-    found: dict[int, Tensor] = {}
-
-    def watch(layer: int) -> Any:
-        wanted = calls[layer][1].out.transpose(1, 2).flatten(2)
-
-        def hook(module: nn.Module, given: tuple[Any, ...]) -> None:
-            if given and isinstance(given[0], Tensor) and given[0].shape == wanted.shape:
-                x = given[0]
-                if torch.allclose(x.float(), wanted.float(), rtol=1e-3, atol=1e-5):
-                    weight: Any = module.weight
-                    found[layer] = (weight if isinstance(module, Conv1D) else weight.T).unflatten(
-                        0, (calls[layer][0].heads, -1)
-                    )
-
-        return hook
-
-    handles = []
-    for attention in model.hf.modules():
-        site = sites.get(id(attention))
-        if site is None or site.kind != "self" or site.layer not in calls or unwrapped(attention) is not attention:
-            continue
-        for child in attention.modules():
-            if isinstance(child, nn.Linear | Conv1D):
-                handles.append(child.register_forward_pre_hook(watch(site.layer)))
-    try:
-        model.probe(list(ids), lambda call, attended: None)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if missing := sorted(set(calls) - set(found)):
-        raise UnsupportedModelError(
-            f"{type(model.hf).__name__}: in layers {missing} no linear module reads the head outputs as they are, "
-            "so a head's own output weights cannot be told; norm-weighted attention needs them"
-        )
-    return found
 
 
 @torch.no_grad()

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from interp.errors import OptionError, ShapeError
 from interp.explain.gradient import effects
-from interp.explain.norms import output_weights, together
+from interp.explain.norms import together
 from interp.explain.question import Question, calls_of, map_rows
 from interp.explain.rollout import push, without_keys
 from interp.models.hooked import HookedModel
+from interp.models.outputs import output_weights
 
 Scores = NDArray[np.float64]
 """One number for each token of a text."""
@@ -50,7 +51,7 @@ def rolled_masked(model: HookedModel, question: Question) -> Scores:
 def normed(model: HookedModel, question: Question) -> Scores:
     """Norm of what each key adds to the last row."""
     calls = calls_of(model, question.ids)
-    outputs = output_weights(model, calls, question.ids)
+    outputs = output_weights(model)
     rows = [together(*call, outputs[n], [question.row])[0].double() for n, call in calls.items()]
     return torch.stack([row / row.sum() for row in rows]).mean(0).cpu().numpy()
 

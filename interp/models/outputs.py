@@ -1,4 +1,4 @@
-"""`output_weights`: W_O of every layer, found by what it reads: the linear module of a block that is given exactly the head outputs z.
+"""`output_weights`: W_O of every layer, found by what it reads: the linear module of an attention block that is given exactly the head outputs z.
 
 No layout of a family is assumed; a model whose z passes a gate or a norm before W_O has no such module, and is refused.
 """
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from interp.capture.call import Attended, AttentionCall
+from interp.capture.sites import attention_sites, unwrapped
 from interp.errors import UnsupportedModelError
-from interp.models.blocks import decoder_blocks
 from interp.models.hooked import HookedModel
 
 PROBE_TOKENS = 5
@@ -25,7 +25,7 @@ def output_weights(model: HookedModel) -> dict[int, Tensor]:
     """W_O by layer, [head, d_head, d] in the model's dtype: z_h W_O[h], summed over heads, is what the attention adds (less its bias).
 
     Raises:
-        UnsupportedModelError: no decoder, or in some layer no linear module reads exactly the head outputs.
+        UnsupportedModelError: in some layer no linear module reads exactly the head outputs.
     """
     latest: dict[int, Tensor] = {}
     found: dict[int, Tensor] = {}
@@ -46,12 +46,15 @@ def output_weights(model: HookedModel) -> dict[int, Tensor]:
 
         return hook
 
-    handles = [
-        module.register_forward_pre_hook(watch(layer))
-        for layer, block in enumerate(decoder_blocks(model))
-        for module in block.modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    ]
+    handles = []
+    sites = attention_sites(model.hf, encoder_decoder=model.is_encoder_decoder)
+    for attention in model.hf.modules():
+        site = sites.get(id(attention))
+        if site is None or site.kind != "self" or unwrapped(attention) is not attention:
+            continue
+        for child in attention.modules():
+            if isinstance(child, nn.Linear | Conv1D):
+                handles.append(child.register_forward_pre_hook(watch(site.layer)))
     embedding: Any = model.hf.get_input_embeddings()
     vocabulary = int(embedding.weight.shape[0])
     try:

@@ -11,9 +11,10 @@ from transformers.masking_utils import eager_mask
 import interp
 from interp.errors import InputDataError, OptionError, UnsupportedModelError
 from interp.explain.gradient import effects, gradient
-from interp.explain.norms import norms, output_weights, together
+from interp.explain.norms import norms, together
 from interp.explain.question import ask, calls_of, map_rows, weighted_columns
 from interp.explain.rollout import push, rollout
+from interp.models.outputs import output_weights
 
 TEXT = "attention is a claim"  # <bos> and 20 bytes under llama, 20 bytes under gpt2
 FAMILIES = ("llama", "gpt2", "mistral", "gemma2")
@@ -167,7 +168,7 @@ def test_heads_summed_as_vectors_in_any_rows(dense):
     model, ids, maps = dense
     v, w = values_and_outputs(model, ids)
     calls = calls_of(model, ids)
-    found = together(*calls[1], output_weights(model, calls, ids)[1], [5, 9])
+    found = together(*calls[1], output_weights(model)[1], [5, 9])
     vectors = torch.einsum("hij,hjv,hvd->ijd", maps[1], v[1], w[1])
     torch.testing.assert_close(found, vectors[[5, 9]].norm(dim=-1), atol=1e-11, rtol=1e-9)
     alone = torch.einsum("hij,hjv,hvd->hijd", maps[1], v[1], w[1]).norm(dim=-1).sum(0)[[5, 9]]
