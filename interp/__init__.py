@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from interp.models.hooked import HookedModel, wrap
     from interp.models.load import load
     from interp.models.toy import tiny
+    from interp.widgets.views.explore import explore
 
     __version__: str
 
@@ -35,6 +36,7 @@ __all__ = [
     "circuits",
     "entropy",
     "explain",
+    "explore",
     "heads",
     "interventions",
     "load",
@@ -52,6 +54,7 @@ _NAMES = {
     "HookedModel": "interp.models.hooked",
     "Run": "interp.capture.run",
     "available_models": "interp.models.available",
+    "explore": "interp.widgets.views.explore",
     "load": "interp.models.load",
     "scan": "interp.batch.scan",
     "tiny": "interp.models.toy",

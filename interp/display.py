@@ -1,6 +1,7 @@
-"""The one door from results to pictures: `.plot()` of results and the reports of scans load the widgets here, on first use.
+"""The one door from results to pictures: `.plot()`, `.view()` and the reports of scans load the widgets here, on first use.
 
-Nothing below the widgets imports them: `interp.widgets.PLOTS` says which function draws which kind of result.
+Nothing below the widgets imports them: `interp.widgets.PLOTS` says which function draws which kind of result, and
+`interp.widgets.views.VIEWS` which opens it as a notebook widget.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from interp.errors import OptionError
 
-__all__ = ["plot", "write_report"]
+__all__ = ["plot", "view", "write_report"]
 
 
 def plot(kind: str, result: object, *choices: object, **options: object) -> Any:
@@ -29,6 +30,23 @@ def plot(kind: str, result: object, *choices: object, **options: object) -> Any:
     if kind not in plots:
         raise OptionError(f"nothing draws the kind {kind!r}; known kinds are: {', '.join(plots)}")
     return plots[kind](result, *choices, **options)
+
+
+def view(kind: str, result: object, **options: object) -> Any:
+    """Open a result in a notebook widget.
+
+    Args:
+        kind: name of a kind in `interp.widgets.views.VIEWS`, such as "heads" or "scan".
+        result: what that kind opens.
+        options: further arguments of that kind's view, such as link=bus; see its own signature.
+
+    Raises:
+        OptionError: no such kind; the message lists them.
+    """
+    views = import_module("interp.widgets.views").VIEWS
+    if kind not in views:
+        raise OptionError(f"no view opens the kind {kind!r}; known kinds are: {', '.join(views)}")
+    return views[kind](result, **options)
 
 
 def write_report(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from interp.display import plot as draw
+from interp.display import view as open_view
 from interp.errors import CorruptFileError, OptionError, OutputError
 
 __all__ = ["HEAD_COLUMNS", "Result", "saved_kind"]
@@ -66,6 +67,10 @@ class Result:
     def plot(self, **options: object) -> Any:
         """Draw it as a plotly figure."""
         return draw(self.kind, self, **options)
+
+    def view(self, **options: object) -> Any:
+        """Open it in a notebook widget."""
+        return open_view(self.kind, self, **options)
 
     def save(self, folder: str | Path) -> Path:
         """Write the result to a folder that is new, empty, or holds a result of the same kind. Returns the folder.

@@ -13,6 +13,7 @@ from torch import Tensor
 from interp.capture.inputs import TokenAxis
 from interp.capture.record import LayerRecord
 from interp.display import plot as draw
+from interp.display import view as open_view
 from interp.errors import CaptureError, OptionError, ShapeError
 from interp.maps.attention_map import AttentionMap
 from interp.maps.source import MapSource
@@ -232,3 +233,7 @@ class Run(Capture):
     def plot(self, statistic: str = "entropy") -> object:
         """A layer x head heat map of one statistic, as a plotly figure."""
         return draw("heads", self.frame, statistic)
+
+    def view(self, **options: object) -> object:
+        """A grid of all heads to explore in a notebook: every statistic of this run."""
+        return open_view("run", self, **options)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.display import view as open_view
 from interp.errors import ShapeError, TooLargeError
 from interp.maps.source import MapSource
 from interp_kernels import ColumnCollect, columns, tile
@@ -89,6 +90,19 @@ class AttentionMap:
         )
         return swept.stats["received"][0, 0, 0].float()
 
+    def blocks(
+        self, size: int
+    ) -> tuple[
+        Float[Tensor, " key"], Float[Tensor, "blocks_down blocks_across"], Float[Tensor, "blocks_down blocks_across"]
+    ]:
+        """What each key receives, and the sum and the largest weight of every block of size x size cells; one sweep, float32."""
+        s = self.source
+        collect = ColumnCollect(received=True, block=size)
+        swept = columns(
+            s.q, s.k, s.lse, mask=s.mask, scale=s.scale, softcap=s.softcap, edit=s.edit, collect=collect
+        ).stats
+        return swept["received"][0, 0, 0].float(), swept["block_sum"][0, 0].float(), swept["block_max"][0, 0].float()
+
     def tile(
         self,
         rows: tuple[int, int],
@@ -116,6 +130,10 @@ class AttentionMap:
         if not force:
             self._refuse_large(queries * keys)
         return self._cells((0, queries), (0, keys))
+
+    def view(self, **options: object) -> Any:
+        """Zoom into it in a notebook: the whole map down to single exact cells, at any length."""
+        return open_view("map", self, **options)
 
     def _cells(self, rows: tuple[int, int], cols: tuple[int, int]) -> Tensor:
         return self.tile(rows, cols, (rows[1] - rows[0], cols[1] - cols[0]), "mean")

@@ -133,7 +133,7 @@ def atlas_data(
         "patterns": [str(x) for x in table["pattern"]] if "pattern" in table.columns else None,
         "parts": [{"name": name, **record} for name, record in manifest["parts"].items()],
         "confirmed": None if confirmed is None else _rows(confirmed),
-        "placed": None if placed is None else _places(placed),
+        "placed": None if placed is None else places_of(placed),
         "manifest": plain_values(manifest),
     }
 
@@ -219,7 +219,8 @@ def _rows(confirmed: Result) -> list[dict[str, Any]]:
     return [plain_values({str(k): v for k, v in row.items()}) for row in table.to_dict("records")]
 
 
-def _places(placed: Result) -> dict[str, Any]:
+def places_of(placed: Result) -> dict[str, Any]:
+    """Where `interp.heads.embedding` put every head: coordinates and clusters in the order of layer and head, mean silhouette, control, features."""
     table: Any = placed.table.sort_values(["layer", "head"])
     return {
         "views": {

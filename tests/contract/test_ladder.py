@@ -34,7 +34,11 @@ LADDER = (
 RUNG = {name: height for height, names in enumerate(LADDER) for name in names}
 MAY_USE_KERNELS = {"maps", "capture", "interventions", "cli"}
 # The imports upwards: .view() and .plot() of a result load the widgets through a door, on first use, and a calibration file its interventions.
-DOORS = {("interp.display", "interp.widgets"), ("interp.models.calibration", "interp.interventions.saved")}
+DOORS = {
+    ("interp.display", "interp.widgets"),
+    ("interp.display", "interp.widgets.views"),
+    ("interp.models.calibration", "interp.interventions.saved"),
+}
 
 Sources = Mapping[str, tuple[str, bool]]  # module name -> its source, and whether it is a package's __init__
 

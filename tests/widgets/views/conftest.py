@@ -1,0 +1,8 @@
+"""Puts the shared cases on the path: under importlib mode a test file cannot import its neighbour."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
