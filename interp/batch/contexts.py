@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,8 @@ class Cutting:
         after: special tokens put behind it.
         max_tokens: stop after so many tokens, special ones included; None for all. The last context is cut to fit.
         join: join consecutive texts by a blank line before cutting.
+        bucket: put so many consecutive contexts at a time in order of length, longest first, so that equal ones meet in a batch; 0 leaves
+            them as they are.
 
     Raises:
         OptionError: contexts or limits too small to hold anything.
@@ -60,8 +63,11 @@ class Cutting:
     after: tuple[int, ...] = ()
     max_tokens: int | None = None
     join: bool = False
+    bucket: int = 0
 
     def __post_init__(self) -> None:
+        if self.bucket < 0:
+            raise OptionError(f"bucket must be a number of contexts, or 0; got {self.bucket}")
         least = SHORTEST + len(self.before) + len(self.after)
         if self.size < least:
             raise OptionError(f"context must be at least {least} tokens; got {self.size}")
@@ -143,11 +149,23 @@ def encode_plain(model: HookedModel, text: str) -> list[int]:
 
 
 def cut(texts: Texts, model: HookedModel, cutting: Cutting, tally: Tally) -> Iterator[Context]:
-    """The contexts of texts, in order, counted in `tally` as they are taken.
+    """The contexts of texts, in order (of length within buckets, where there are any), counted in `tally` as they are cut.
 
     Raises:
         InputDataError: the texts cannot be read, or hold no text long enough for one context.
     """
+    contexts = _cut(texts, model, cutting, tally)
+    return _bucketed(contexts, cutting.bucket) if cutting.bucket else contexts
+
+
+def _bucketed(contexts: Iterator[Context], size: int) -> Iterator[Context]:
+    """The contexts, longest first within each so many of them; equal ones keep their order."""
+    while bucket := list(islice(contexts, size)):
+        yield from sorted(bucket, key=lambda context: -len(context.ids))
+
+
+def _cut(texts: Texts, model: HookedModel, cutting: Cutting, tally: Tally) -> Iterator[Context]:
+    """The contexts of texts, in the order of the texts."""
     body: list[int] = []
     document, start = "", 0
     for text in texts.read():

@@ -11,6 +11,9 @@ from typing import Any
 
 from interp.errors import CorruptFileError, OutputError
 
+UNFINISHED = ".*.[0-9]*.tmp"
+"""Names of files that a killed process may have left."""
+
 _REASONS = {
     errno.ENOSPC: "the disk is full; what is finished is kept: free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; what is finished is kept: free some space and run the same command again",
@@ -46,7 +49,8 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OutputError: it cannot be written; a file that was there before is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Named after the process: another one that was thought to be dead must not write into the same file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
             write(temporary)

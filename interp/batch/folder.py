@@ -1,4 +1,4 @@
-"""The folder of a scan: which plan it holds part of, what is finished, and what may be written there."""
+"""The folder of a job: which plan it holds part of, what is finished, and what may be written there."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from interp.batch.files import make_folder, read_json, write_json
-from interp.batch.plan import Plan, refuse_other_plan
-from interp.batch.provenance import now
-from interp.batch.result import MANIFEST, PARTS, STATS_FILE
-from interp.errors import OptionError, OutputError
+from interp.batch.clock import now
+from interp.batch.files import UNFINISHED, make_folder, read_json, write_json
+from interp.batch.plan import plan_key, refuse_other_plan
+from interp.batch.result import PARTS, PLAN
+from interp.batch.task import Task
+from interp.errors import OptionError, OutputError, PlanMismatchError
 
 Resume = Literal["auto", "require", "never"]
-PLAN = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScanFolder:
+class JobFolder:
     """A folder that belongs to one plan.
 
     Attributes:
@@ -33,23 +33,24 @@ class ScanFolder:
 
     @property
     def parts(self) -> Path:
-        """Where the shards lie."""
+        """Where the plan, the lock and the log lie, and the shards if they are not sent elsewhere."""
         return self.folder / PARTS
 
 
 def prepare(folder: Path) -> Path:
-    """Make a scan's folder and its folder of parts, and return the latter. Raises OutputError if that cannot be done."""
+    """Make a job's folder and its folder of parts, and return the latter. Raises OutputError if that cannot be done."""
     make_folder(folder / PARTS)
     return folder / PARTS
 
 
-def claim(folder: Path, plan: Plan, resume: Resume) -> ScanFolder:
-    """Take a folder for a plan: begin it there, or go on with what is there. Call this with the folder's lock held.
+def claim(folder: Path, task: Task[Any], resume: Resume, *, shards: bool) -> JobFolder:
+    """Take a folder for a task: begin it there, or go on with what is there. Call this with the folder's lock held.
 
     Args:
         folder: made by `prepare`.
-        plan: what is to be measured.
+        task: what is to be measured.
         resume: "auto" goes on where there is something, "require" insists that there is, "never" that there is not.
+        shards: whether any shard is finished; where none is there is nothing to mix, and another plan may begin.
 
     Raises:
         OptionError: an unknown `resume`.
@@ -58,37 +59,58 @@ def claim(folder: Path, plan: Plan, resume: Resume) -> ScanFolder:
     """
     if resume not in get_args(Resume):
         raise OptionError(f"resume must be one of {', '.join(get_args(Resume))}; got {resume!r}")
-    manifest = folder / MANIFEST
+    _sweep(folder)
+    plan = task.record()
+    key = plan_key(plan)
+    manifest = folder / task.manifest_file
     begun = folder / PARTS / PLAN
     there = read_json(begun) if begun.exists() else read_json(manifest) if manifest.exists() else None
+    if there is not None and not shards and not manifest.exists() and there.get("key") != key:
+        there = None
     if there is None:
-        _refuse_foreign(folder)
+        _refuse_foreign(folder, task.result_file)
         if resume == "require":
             raise OutputError(f"{folder} holds nothing to resume; leave out --resume (resume='require') to begin there")
         started = now()
-        write_json(begun, {"key": plan.key, "started": started, "plan": plan.record()})
-        return ScanFolder(folder=folder, started=started, finished=False)
+        total, tokens = task.totals()
+        counts = {"shards": total, "tokens": tokens, "manifest": task.manifest_file}
+        write_json(begun, {"kind": task.kind, "key": key, "started": started, **counts, "plan": dict(plan)})
+        return JobFolder(folder=folder, started=started, finished=False)
     if resume == "never":
         raise OutputError(
-            f"{folder} holds a scan already, and resume='never' was asked for; choose another folder, or delete it"
+            f"{folder} holds a {there.get('kind', 'scan')} already, and resume='never' was asked for; choose another folder, or delete it"
         )
-    refuse_other_plan(_plan_of(there, folder), plan.record(), str(folder))
-    finished = manifest.exists() and (folder / STATS_FILE).exists() and read_json(manifest).get("key") == plan.key
-    return ScanFolder(folder=folder, started=str(there.get("started", now())), finished=finished)
+    if there.get("kind", "scan") != task.kind:
+        raise PlanMismatchError(
+            f"{folder} holds a {there.get('kind')} job, and this is a {task.kind}; choose another folder"
+        )
+    refuse_other_plan(_plan_of(there, folder), plan, str(folder))
+    finished = manifest.exists() and (folder / task.result_file).exists() and _whole(read_json(manifest), key)
+    return JobFolder(folder=folder, started=str(there.get("started", now())), finished=finished)
 
 
 def _plan_of(record: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     plan = record.get("plan")
     if not isinstance(plan, Mapping):
-        raise OutputError(f"{folder} holds a {MANIFEST} or {PLAN} that no scan wrote; choose another folder")
+        raise OutputError(f"{folder} holds a manifest or {PLAN} that no job wrote; choose another folder")
     return plan
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _whole(manifest: Mapping[str, Any], key: str) -> bool:
+    """Whether a manifest is that of a finished job of this plan, with no shard set aside."""
+    job = manifest.get("job", manifest)
+    return job.get("key") == key and not job.get("set_aside")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers left unfinished that were killed; nobody else writes while we hold the lock."""
+    for path in (*folder.glob(UNFINISHED), *(folder / PARTS).rglob(UNFINISHED)):
+        path.unlink(missing_ok=True)
+
+
+def _refuse_foreign(folder: Path, result: str) -> None:
     """Refuse to write over files of our names that no plan accounts for."""
-    strange = [
-        path for path in (folder / STATS_FILE, *sorted((folder / PARTS).glob("[0-9]*.parquet"))) if path.exists()
-    ]
+    strange = [path for path in (folder / result, *sorted((folder / PARTS).glob("[0-9]*.parquet"))) if path.exists()]
     if strange:
         raise OutputError(
             f"{folder} holds {strange[0].name} but no {PLAN} that says what it is; choose another folder, or delete the file"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +46,7 @@ class Shard:
         backends: kernel backends that ran.
         layers: the model's own numbers of the layers, labels of the layer axis of every summary.
         summaries: statistic name -> summaries [layer, head].
+        batches: how many contexts went through the model together, each time; empty where it was always one.
     """
 
     index: int
@@ -55,11 +57,17 @@ class Shard:
     backends: tuple[str, ...]
     layers: tuple[int, ...]
     summaries: Mapping[str, Summary]
+    batches: tuple[int, ...] = ()
+
+
+def shard_name(index: int) -> str:
+    """The name of a shard's file."""
+    return f"{index:06d}.parquet"
 
 
 def shard_path(folder: Path, index: int) -> Path:
     """Where a shard lies in a folder of parts."""
-    return folder / f"{index:06d}.parquet"
+    return folder / shard_name(index)
 
 
 def write_shard(path: Path, shard: Shard) -> None:
@@ -68,6 +76,12 @@ def write_shard(path: Path, shard: Shard) -> None:
     Raises:
         OutputError: it cannot be written.
     """
+    content = shard_bytes(shard)
+    write_file(path, lambda temporary: temporary.write_bytes(content))
+
+
+def shard_bytes(shard: Shard) -> bytes:
+    """The content of a shard's file."""
     names = list(shard.summaries)
     fields = {name: [getattr(s, name).reshape(-1) for s in shard.summaries.values()] for name in SCHEMA.names[3:8]}
     layers, heads = next(iter(shard.summaries.values())).count.shape
@@ -86,19 +100,26 @@ def write_shard(path: Path, shard: Shard) -> None:
         "interp.tokens": str(shard.tokens),
         "interp.seconds": f"{shard.seconds:.3f}",
         "interp.backends": ",".join(shard.backends),
+        **({"interp.batches": ",".join(map(str, shard.batches))} if shard.batches else {}),
     }
     table = pa.Table.from_arrays([pa.array(c) for c in columns], schema=SCHEMA.with_metadata(metadata))
-    write_file(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
-def read_shard(path: Path) -> Shard:
+def read_shard(source: Path | BinaryIO, name: str | None = None) -> Shard:
     """Read a shard back, bit for bit.
+
+    Args:
+        source: the file, or what opening it gave.
+        name: of the file, for errors; a path has its own.
 
     Raises:
         CorruptFileError: the file is damaged or no shard.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(source)
         facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if table.schema.names != SCHEMA.names:
             raise ValueError(f"it has the columns {', '.join(table.schema.names)}")
@@ -116,21 +137,18 @@ def read_shard(path: Path) -> Shard:
             backends=tuple(filter(None, facts["interp.backends"].split(","))),
             layers=layers,
             summaries={name: _summary(flat, histogram, i) for i, name in enumerate(names)},
+            batches=tuple(map(int, filter(None, facts.get("interp.batches", "").split(",")))),
         )
     except (OSError, ValueError, KeyError, ArithmeticError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(source, name, error) from error
 
 
-def read_ids_sha256(path: Path) -> str:
-    """The hash of the token ids that a shard measured, from the file's metadata alone.
-
-    Raises:
-        CorruptFileError: the file is damaged or no shard.
-    """
+def read_ids_sha256(source: Path | BinaryIO, name: str | None = None) -> str:
+    """The hash of the token ids that a shard measured, from the file's metadata alone; arguments and errors as `read_shard`."""
     try:
-        return (pq.read_schema(path).metadata or {})[b"interp.ids_sha256"].decode()
+        return (pq.read_schema(source).metadata or {})[b"interp.ids_sha256"].decode()
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(source, name, error) from error
 
 
 def fold(shards: Iterable[Shard]) -> dict[str, Summary]:
@@ -142,9 +160,10 @@ def fold(shards: Iterable[Shard]) -> dict[str, Summary]:
     return total
 
 
-def _damaged(path: Path, error: Exception) -> CorruptFileError:
+def _damaged(source: Path | BinaryIO, name: str | None, error: Exception) -> CorruptFileError:
+    said = source.name if isinstance(source, Path) else name
     return CorruptFileError(
-        f"shard {path.name} is damaged ({error}); delete that file and run the same command again: only it is measured anew"
+        f"shard {said} is damaged ({error}); delete that file and run the same command again: only it is measured anew"
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from interp.errors import OptionError, PlanMismatchError
+from interp.errors import CorruptFileError, OptionError, PlanMismatchError
 from interp.stats.catalogue import find
 
 SCHEMA = 1
@@ -38,6 +38,9 @@ class Plan:
         backend: the kernel backend asked for.
         runs: the kernel backends that this choice comes to on this machine.
         versions: of interp, torch and the other packages that compute.
+        batch: contexts of equal length that go through the model together.
+        pack: whether contexts of other texts share a row of the model, as many as have room in `context` tokens, each seeing only itself.
+        bucket: contexts that are put in order of length at a time, 0 for none.
     """
 
     model: Mapping[str, Any]
@@ -56,10 +59,17 @@ class Plan:
     backend: str
     runs: tuple[str, ...]
     versions: Mapping[str, str]
+    batch: int = 1
+    pack: bool = False
+    bucket: int = 0
 
     def __post_init__(self) -> None:
         if self.shard < 1:
             raise OptionError(f"shard must be at least 1 context; got {self.shard}")
+        if self.batch < 1:
+            raise OptionError(f"batch must be at least 1 context; got {self.batch}")
+        if self.pack and (self.join or self.batch > 1):
+            raise OptionError("pack fills rows with texts that stay apart; leave out join and batch with it")
         if not self.statistics:
             raise OptionError("collect names no statistic; name at least one, or leave it out for all")
 
@@ -84,7 +94,37 @@ class Plan:
             "backend": self.backend,
             "backends": list(self.runs),
             "versions": dict(self.versions),
+            # Left out where they are not used, so that folders from before there were such settings can be gone on with.
+            **({} if self.batch == 1 else {"batch": self.batch}),
+            **({"pack": True} if self.pack else {}),
+            **({"bucket": self.bucket} if self.bucket else {}),
         }
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> Plan:
+        """The plan of a record, for workers in other processes.
+
+        Raises:
+            CorruptFileError: it is no record of a scan's plan.
+            PlanMismatchError: a statistic is defined otherwise here.
+        """
+        special = record.get("special_tokens", {})
+        same = ("model", "text", "context", "shard", "max_tokens", "join", "bos", "dtype", "device", "threads")
+        try:
+            plan = Plan(
+                **{name: record[name] for name in (*same, "backend", "versions")},
+                statistics=tuple(record["statistics"]),
+                layers=tuple(record["layers"]),
+                special=(tuple(special["before"]), tuple(special["after"])),
+                runs=tuple(record["backends"]),
+                batch=record.get("batch", 1),
+                pack=record.get("pack", False),
+                bucket=record.get("bucket", 0),
+            )
+        except (KeyError, TypeError) as error:
+            raise CorruptFileError(f"this is no plan of a scan ({error}); start the scan again") from error
+        refuse_other_plan(record, plan.record(), "the job")
+        return plan
 
     @property
     def key(self) -> str:
@@ -107,7 +147,7 @@ def refuse_other_plan(there: Mapping[str, Any], wanted: Mapping[str, Any], folde
     differences = list(_differences(there, wanted))
     if differences:
         raise PlanMismatchError(
-            f"{folder} holds a scan with another plan, and two plans must not mix. There / now: {'; '.join(differences)}. "
+            f"{folder} holds a job with another plan, and two plans must not mix. There / now: {'; '.join(differences)}. "
             "Choose another folder, or give the settings that it was begun with"
         )
 

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,6 @@ from interp.models.hooked import HookedModel
 
 VERSIONED = ("numpy", "pandas", "pyarrow", "tokenizers")
 GIT_SECONDS = 10
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def versions() -> dict[str, str]:
@@ -63,10 +58,23 @@ def model_record(model: HookedModel) -> dict[str, Any]:
 
 def _weights_sha256(model: HookedModel) -> str:
     digest = hashlib.sha256()
+    modules = dict(model.hf.named_modules())
     for name, weight in sorted(model.hf.named_parameters()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\0".encode())
-        digest.update(weight.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+        owner, _, last = name.rpartition(".")
+        with _fetched(modules[owner], weight):
+            content = getattr(modules[owner], last).detach()
+            digest.update(content.contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _fetched(module: torch.nn.Module, weight: torch.Tensor) -> AbstractContextManager[None]:
+    """Have a module's weights in memory inside, where accelerate keeps them elsewhere (then they are of device "meta")."""
+    if weight.device.type != "meta":
+        return nullcontext()
+    from accelerate.utils import align_module_device
+
+    return align_module_device(module, execution_device=torch.device("cpu"))
 
 
 def _git(folder: Path, *words: str) -> str | None:

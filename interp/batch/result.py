@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from interp.batch.files import read_json
+from interp.display import view as open_view
 from interp.errors import CorruptFileError, OptionError, OutputError
 
 MANIFEST = "manifest.json"
 STATS_FILE = "stats.parquet"
 REPORT = "report.html"
 PARTS = "parts"
+PLAN = "plan.json"
 
 
 class HeadValue(NamedTuple):
@@ -55,6 +57,10 @@ class ScanResult:
     def report(self) -> Path:
         """The self-contained page about this scan."""
         return self.folder / REPORT
+
+    def view(self, **options: object) -> Any:
+        """A grid of all heads to explore in a notebook: every statistic of this scan."""
+        return open_view("scan", self, **options)
 
     def top(self, statistic: str, k: int = 10) -> list[HeadValue]:
         """The k heads with the largest mean of a statistic, largest first, ties to the lower layer and head.

@@ -6,14 +6,25 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
+from interp.batch.templates import Rendering, rendering
 from interp.errors import InputDataError, OfflineError, OptionError
 from interp.tasks.corpus import Document, Part, corpus, topics
 from interp.tasks.corpus import record as corpus_record
 
-BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
+BUILDERS: Final = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".arrow": "arrow",
+    ".txt": "text",
+}
 """Endings of local files that `datasets` reads, and its builder for each; a `.txt` file gives one text per line, in column `text`."""
+
+SAVED: Final = "state.json"
+"""A file that tells a folder of `Dataset.save_to_disk`."""
 
 HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub's answer."""
@@ -57,6 +68,26 @@ def as_texts(texts: Texts | str | Sequence[str | Document]) -> Texts:
     return Texts(record={"kind": "texts", "sha256": digest}, read=lambda: iter(documents))
 
 
+def sampled(texts: Texts, share: float, *, seed: int) -> Texts:
+    """A share of the texts, drawn by a hash of the seed and a text's place: the same ones each time, in their order, without a look ahead.
+
+    Raises:
+        OptionError: the share is not between 0 and 1.
+    """
+    if not 0.0 < share <= 1.0:
+        raise OptionError(f"sample must be a share above 0 and at most 1, such as 0.1; got {share}")
+
+    def chosen(place: int) -> bool:
+        digest = hashlib.sha256(f"{seed}:{place}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < share * 2**64
+
+    return Texts(
+        record={**texts.record, "sample": f"{share:g} by seed {seed}"},
+        read=lambda: (document for place, document in enumerate(texts.read()) if chosen(place)),
+        streamed=texts.streamed,
+    )
+
+
 def from_file(path: str | Path) -> Texts:
     """A UTF-8 file as one text, its line ends as they are.
 
@@ -97,64 +128,73 @@ def from_corpus(part: str = "topics") -> Texts:
     return Texts(record=record, read=lambda: iter(documents))
 
 
-def from_dataset(name: str, *, column: str, split: str = "train", revision: str | None = None) -> Texts:
+def from_dataset(name: str, *, column: str | Rendering, split: str = "train", revision: str | None = None) -> Texts:
     """A data set through Hugging Face `datasets`, streamed row by row; each row is a text.
 
     Args:
-        name: a local .jsonl, .json, .parquet, .csv or .txt file, or a data set's name on the hub.
-        column: which column holds the text.
-        split: which split of a hub data set; a local file has only "train".
+        name: a local .jsonl, .json, .parquet, .csv, .arrow or .txt file, a folder that `save_to_disk` wrote, or a data set's name on the hub.
+        column: which column holds the text; or a `Template` or `Chat` (`interp.batch.templates`) that makes it of the row.
+        split: which split of a hub data set; a local file or folder has only "train".
         revision: branch, tag or commit of a hub data set; the plan records the commit.
 
     Raises:
         InputDataError: no such file, data set, split or column, or rows that hold no text (raised when they are met).
         OfflineError: it would have to come from the hub, which cannot be reached.
     """
-    path = Path(name)
-    if path.suffix.lower() in BUILDERS or path.is_file():
-        return _from_local(path, column=column, split=split)
+    made, path = rendering(column), Path(name)
+    if path.suffix.lower() in BUILDERS or path.is_file() or (path / SAVED).exists():
+        return _from_local(path, made, split)
     commit = _hub_commit(name, revision)
-    record = {"kind": "dataset", "name": name, "column": column, "split": split, "revision": commit}
+    record = {"kind": "dataset", "name": name, **made.record(), "split": split, "revision": commit}
     return Texts(
         record=record,
         streamed=True,
-        read=lambda: _rows(name, column, lambda d: d(name, split=split, revision=commit, streaming=True)),
+        read=lambda: _rows(name, made, lambda d: d.load_dataset(name, split=split, revision=commit, streaming=True)),
     )
 
 
-def _from_local(path: Path, *, column: str, split: str) -> Texts:
-    builder = BUILDERS.get(path.suffix.lower())
-    if builder is None:
+def _from_local(path: Path, made: Rendering, split: str) -> Texts:
+    folder, builder = path.is_dir(), BUILDERS.get(path.suffix.lower())
+    if builder is None and not folder:
         raise InputDataError(
             f"{path.name}: its ending is none of {', '.join(BUILDERS)}; rename it, or use --text for plain text"
         )
     if split != "train":
         raise InputDataError(f"a local file has only the split 'train'; got {split!r}")
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _sha256(sorted(path.glob("*.arrow")) if folder else [path])
     except OSError as error:
         raise InputDataError(
             f"cannot read the data set {path}: {error.strerror}; give a readable file, or a hub name"
         ) from error
-    record = {"kind": "dataset", "name": path.name, "column": column, "split": split, "sha256": digest}
-    return Texts(
-        record=record,
-        streamed=True,
-        read=lambda: _rows(
-            path.name, column, lambda d: d(builder, data_files=str(path), split="train", streaming=True)
-        ),
-    )
+    record = {"kind": "dataset", "name": path.name, **made.record(), "split": split, "sha256": digest}
+
+    def opened(datasets: Any) -> Any:
+        if folder:
+            return datasets.load_from_disk(str(path))
+        return datasets.load_dataset(builder, data_files=str(path), split="train", streaming=True)
+
+    return Texts(record=record, streamed=True, read=lambda: _rows(path.name, made, opened))
 
 
-def _rows(name: str, column: str, open_dataset: Callable[[Callable[..., Any]], Any]) -> Iterator[Document]:
+def _sha256(files: Sequence[Path]) -> str:
+    """Hash of the contents of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _rows(name: str, made: Rendering, opened: Callable[[Any], Any]) -> Iterator[Document]:
     """The texts of a data set, each named by its row; whatever `datasets` raises is said in one sentence."""
-    from datasets import load_dataset
+    import datasets
 
     number = 0
     try:
-        for number, row in enumerate(open_dataset(load_dataset)):
-            yield Document(name=f"{name}:{number}", text=_cell(row, column, f"{name}, row {number}"))
+        for number, row in enumerate(opened(datasets)):
+            yield Document(name=f"{name}:{number}", text=made.render(row, f"{name}, row {number}"))
     except (InputDataError, OfflineError):
         raise
     except ConnectionError as error:
@@ -163,17 +203,6 @@ def _rows(name: str, column: str, open_dataset: Callable[[Callable[..., Any]], A
         ) from error
     except Exception as error:  # datasets, pyarrow and json raise a zoo of types for bad data
         raise InputDataError(f"data set {name!r} cannot be read after {number} rows: {_first_line(error)}") from error
-
-
-def _cell(row: Mapping[str, Any], column: str, where: str) -> str:
-    if column not in row:
-        raise InputDataError(f"{where}: there is no column {column!r}; the columns are: {', '.join(map(str, row))}")
-    text = row[column]
-    if not isinstance(text, str):
-        raise InputDataError(
-            f"{where}: column {column!r} holds {type(text).__name__}, not text; choose a column of strings"
-        )
-    return text
 
 
 def _hub_commit(name: str, revision: str | None) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from interp.capture.call import AttentionCall
@@ -67,8 +68,8 @@ class Recorder:
     backend: BackendChoice
     records: dict[Site, LayerRecord] = field(default_factory=dict)
     called: list[Site] = field(default_factory=list)
-    _measurements: dict[Kind, tuple[Measurement, Collect]] = field(default_factory=dict)
-    _counts: dict[tuple[Kind, int, int, int], tuple[Mask, MaskCounts]] = field(default_factory=dict)
+    _measurements: dict[tuple[Kind, torch.device], tuple[Measurement, Collect]] = field(default_factory=dict)
+    _counts: dict[tuple[Kind, torch.device, int, int, int], tuple[Mask, MaskCounts]] = field(default_factory=dict)
 
     def wish(self, call: AttentionCall) -> Collect | None:
         """What to collect of a call; nothing if its layer is not wanted."""
@@ -113,20 +114,21 @@ class Recorder:
 
     def _measurement(self, call: AttentionCall) -> tuple[Measurement, Collect]:
         kind, q, k = call.site.kind, call.q, call.k
-        if kind not in self._measurements:
+        place = (kind, q.device)  # a model may be spread over several devices
+        if place not in self._measurements:
             queries, keys = self.axes[kind]
             tokens = queries is not None and keys is not None
-            queries = queries if queries is not None else TokenLabels.blank(q.shape[0], q.shape[2], q.device)
-            keys = keys if keys is not None else TokenLabels.blank(k.shape[0], k.shape[2], k.device)
+            queries = queries.to(q.device) if queries else TokenLabels.blank(q.shape[0], q.shape[2], q.device)
+            keys = keys.to(q.device) if keys else TokenLabels.blank(k.shape[0], k.shape[2], q.device)
             fitting = wanted(
                 self.statistics, keys=keys, tokens=tokens, causal=call.mask.is_causal, equal_axes=kind != "cross"
             )
             measurement = Measurement(statistics=fitting, queries=queries, keys=keys)
-            self._measurements[kind] = (measurement, measurement.collect())
-        return self._measurements[kind]
+            self._measurements[place] = (measurement, measurement.collect())
+        return self._measurements[place]
 
     def _mask_counts(self, call: AttentionCall, measurement: Measurement) -> MaskCounts:
-        key = (call.site.kind, id(call.mask), call.queries, call.keys)
+        key = (call.site.kind, call.q.device, id(call.mask), call.queries, call.keys)
         if key not in self._counts:
             counts = MaskCounts.of(call, measurement.queries, received=measurement.needs.received)
             # The mask is kept beside its counts: an id is only good while the object lives.

@@ -106,7 +106,8 @@ class Capture:
         return list(dict.fromkeys(name for record in self._records.values() for name in record.values))
 
     def _stack(self, name: str) -> Tensor:
-        stacked = torch.stack([record.values[name] for record in self._records.values()])
+        values = [record.values[name] for record in self._records.values()]
+        stacked = torch.stack([x.to(values[0].device) for x in values])  # layers may lie on several devices
         if self._item is None:
             return stacked
         axis = find([name])[0].axis

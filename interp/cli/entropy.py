@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from interp.cli.analysis import analysis
-from interp.cli.counting import Count
 from interp.cli.entropy_train import train
+from interp.cli.jobs import analysis_job
 
 
 class ReportUnlessNamed(TyperGroup):
@@ -21,18 +20,14 @@ class ReportUnlessNamed(TyperGroup):
         return super().parse_args(ctx, args if named else ["report", *args])
 
 
-@analysis("entropy")
+@analysis_job("entropy")
 def report(
-    model: Any,
     tokens: Annotated[int, typer.Option("--tokens", min=8, help="Tokens of each sequence.")] = 512,
-    count: Annotated[int, typer.Option("--sequences", min=2, help="Sequences of each kind.")] = 16,
+    sequences: Annotated[int, typer.Option("--sequences", min=2, help="Sequences of each kind.")] = 16,
     seed: int = 0,
-    progress: Count | None = None,
 ) -> Any:
-    """Entropy of each head: normalised per visible keys, without its sinks, against its bound; control on random tokens."""
-    from interp.entropy.report import report as measure
-
-    return measure(model, tokens=tokens, count=count, seed=seed, progress=progress)
+    """Entropy of each head: normalised per visible keys, without its sinks, against its bound; control on random tokens. A job: resumable."""
+    return {"tokens": tokens, "sequences": sequences, "seed": seed}
 
 
 app = typer.Typer(

@@ -13,6 +13,7 @@ from interp.cli.analysis import analysis, loading
 from interp.cli.counting import Count
 from interp.cli.heads_files import export_file, gates, import_file
 from interp.cli.heads_report import causal, confirm, deploy, page, report
+from interp.cli.jobs import in_context
 from interp.cli.options import number_list, one_of, shares
 from interp.errors import InputDataError
 
@@ -243,7 +244,8 @@ for _command in (
 ):
     app.command()(_command)
 app.command("gates")(loading(gates))
-for _command in (report, confirm, causal, deploy, page):
+app.command("report")(in_context(loading(report)))
+for _command in (confirm, causal, deploy, page):
     app.command()(loading(_command))
 app.command("import")(import_file)
 app.command("export")(export_file)

@@ -13,7 +13,8 @@ import typer
 
 from interp.cli.analysis import Model, Out, Quiet, Seed, check_out, load_like
 from interp.cli.console import print_table, say
-from interp.cli.counting import counting, counting_parts
+from interp.cli.counting import counting
+from interp.cli.jobs import EngineName, Workers, run_analysis
 from interp.cli.options import load_model, number_list, one_of, word_list
 from interp.errors import OptionError
 
@@ -27,6 +28,7 @@ STRONGEST = 5
 
 
 def report(
+    ctx: Any,
     model: Model,
     out: Out,
     tokens: Annotated[int, typer.Option("--tokens", help="Length of the long inputs.")] = 2048,
@@ -40,34 +42,30 @@ def report(
     ] = None,
     pages: Pages = 2,
     seed: Seed = 0,
+    workers: Workers = None,
+    engine: EngineName = "local",
     quiet: Quiet = False,
     **loading: Any,
 ) -> None:
-    """Run the whole taxonomy of heads: every score with spread and control, labels by rule, an atlas page. Resumable."""
+    """Run the whole taxonomy of heads: every score with spread and control, labels by rule, an atlas page. A job of parts: resumable."""
     from interp.heads.embedding import embedding
-    from interp.heads.report import report as measure
     from interp.widgets.atlas import EMBEDDING, write_atlas
     from interp.widgets.head_page import write_head_pages
 
-    rules = _rules(rule or [])
-    hooked = load_model(model, **loading)
-    with counting_parts(quiet=quiet) as progress:
-        wide = measure(
-            hooked,
-            folder=out,
-            tokens=tokens,
-            samples=samples,
-            parts=word_list(parts),
-            rules=rules,
-            seed=seed,
-            progress=progress,
-        )
+    wide = run_analysis(
+        ctx,
+        "heads.report",
+        {"tokens": tokens, "samples": samples, "parts": word_list(parts), "seed": seed},
+        choices={"rules": _rules(rule or [])},
+        shown={"model": model, "out": out, "workers": workers, "engine": engine, "quiet": quiet, **loading},
+    )
     try:
         embedding(wide, seed=seed).save(out / EMBEDDING)
     except OptionError as error:
         say(f"no embedding of the heads: {error}")
     if pages:
         with counting("pages of heads", quiet=quiet) as count:
+            hooked = load_model(model, **loading)
             write_head_pages(hooked, out, most=pages, seed=seed, progress=count)
     path = write_atlas(out)
     if not quiet:

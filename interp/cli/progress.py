@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from interp.cli.console import people, print_json, say
+from interp.cli.console import people, print_json, printable, say
 
 if TYPE_CHECKING:
     from interp.batch.events import Event, Watcher
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EVERY = 5.0
 """Seconds between two plain lines."""
 
-JSON_KINDS = ("plan", "shard", "interrupted", "done")
+JSON_KINDS = ("plan", "shard", "failed", "interrupted", "incomplete", "done")
 
 
 def duration(seconds: float | None) -> str:
@@ -76,11 +76,22 @@ class _Pace(ProgressColumn):
 
 
 @dataclass(kw_only=True)
+class _Share:
+    """What one worker has done, and its row."""
+
+    task: TaskID
+    tokens: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+
+@dataclass(kw_only=True)
 class _Bar:
     """A progress bar on standard error."""
 
     progress: Progress
     task: TaskID
+    workers: dict[int, _Share] = field(default_factory=dict)
+    measured: int = 0
 
     @staticmethod
     def started(name: str) -> _Bar:
@@ -103,8 +114,22 @@ class _Bar:
             speed=event.tokens_per_second,
             left=event.seconds_left,
         )
+        self._show_worker(event)
         if event.message:
-            self.progress.console.print(event.message)
+            self.progress.console.print(printable(event.message))
+
+    def _show_worker(self, event: Event) -> None:
+        """A bar without an end for each worker: what it has measured, how fast, and when the work would end at the pace of all."""
+        grown, self.measured = event.measured - self.measured, event.measured
+        if event.worker is None:
+            return
+        if event.worker not in self.workers:
+            row = self.progress.add_task(f"  worker {event.worker}", total=None, speed=None, left=None)
+            self.workers[event.worker] = _Share(task=row)
+        share = self.workers[event.worker]
+        share.tokens += max(grown, 0)
+        speed = share.tokens / max(time.monotonic() - share.began, 1e-9) if share.tokens else None
+        self.progress.update(share.task, completed=share.tokens, speed=speed, left=event.seconds_left)
 
 
 @dataclass(kw_only=True)

@@ -2,37 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli.console import say
+from interp.cli.jobs import (
+    EngineName,
+    Workers,
+    folding,
+    in_context,
+    model_choice,
+    open_engine,
+    remembering,
+    worker_threads,
+)
 from interp.cli.options import load_model, number_list, word_list
 from interp.cli.progress import watching
 from interp.cli.summary import print_summary
+from interp.cli.texts import (
+    Chat,
+    Column,
+    Corpus,
+    DataRevision,
+    Dataset,
+    Sample,
+    Split,
+    Template,
+    Text,
+    TextChoice,
+)
 from interp.errors import OptionError
 
 if TYPE_CHECKING:
-    from interp.batch.texts import Texts
+    from interp.batch.result import ScanResult
+    from interp.batch.scan_task import ScanTask
+    from interp.batch.task import ModelChoice
+    from interp.models.hooked import HookedModel
 
 
+@in_context
 def scan(
+    ctx: Any,
     model: Annotated[
         str, typer.Argument(help="Model: a name that `interp models` lists, a hub id, a folder, or a .gguf file.")
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the results; part of the same scan in it is gone on with.")
     ],
-    text: Annotated[Path | None, typer.Option("--text", help="UTF-8 file, read as one text.")] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option("--dataset", help="Hub data set, or a local .jsonl, .json, .parquet, .csv or .txt file."),
+    others: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", help="One more model, NAME or NAME@REVISION; each gets a folder in --out. Can be repeated."
+        ),
     ] = None,
-    column: Annotated[str, typer.Option("--column", help="Column of the data set that holds the text.")] = "text",
-    split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "train",
-    corpus: Annotated[
-        str | None, typer.Option("--corpus", help="Text that comes with Python: topics, docstrings, comments or all.")
-    ] = None,
+    text: Text = None,
+    dataset: Dataset = None,
+    column: Column = None,
+    template: Template = None,
+    chat: Chat = None,
+    split: Split = "train",
+    dataset_revision: DataRevision = None,
+    corpus: Corpus = None,
+    sample: Sample = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of --sample.")] = 0,
     join: Annotated[
         bool, typer.Option("--join", help="Join the texts by blank lines before cutting them into contexts.")
     ] = False,
@@ -42,7 +77,25 @@ def scan(
         str | None, typer.Option("--statistics", help="Names that `interp stats` lists, with commas; all if left out.")
     ] = None,
     context: Annotated[int, typer.Option("--context", help="Tokens per model input at most.")] = 2048,
-    shard: Annotated[int, typer.Option("--shard", help="Contexts per shard: what an interruption may cost.")] = 4,
+    per_shard: Annotated[
+        int, typer.Option("--per-shard", help="Contexts per shard: what an interruption may cost.")
+    ] = 4,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="Measure only part i/n of the shards; afterwards `interp job merge` folds all."),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Contexts of equal length that go through the model together.")
+    ] = 1,
+    pack: Annotated[
+        bool,
+        typer.Option("--pack", help="Fill rows with several texts, each seeing only itself; use a large --per-shard."),
+    ] = False,
+    bucket: Annotated[
+        int, typer.Option("--bucket", help="Contexts to put in order of length at a time, so that equal ones meet.")
+    ] = 0,
+    workers: Workers = None,
+    engine: EngineName = "local",
     bos: Annotated[
         bool | None,
         typer.Option(
@@ -64,53 +117,95 @@ def scan(
         bool, typer.Option("--offline", help="Take a hub model from this machine's cache, ask nobody.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print events as JSON lines: plan, shard, interrupted, done.")
+        bool,
+        typer.Option("--json", help="Print events as JSON lines: plan, shard, failed, interrupted, incomplete, done."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
 ) -> None:
     """Measure every attention head of MODEL over a text: exact statistics, a table, a manifest and a report."""
-    source = _source(text, dataset, column, split, corpus)
-    numbers = number_list(layers, "--layers")
-    from interp.batch.scan import scan as run_scan
-
-    hooked = load_model(
-        model, dtype=dtype, device=device, backend=backend, threads=threads, revision=revision, offline=offline
+    texts = TextChoice(
+        text=text,
+        dataset=dataset,
+        column=column,
+        template=template,
+        chat=chat,
+        split=split,
+        revision=dataset_revision,
+        corpus=corpus,
+        sample=sample,
+        seed=seed,
     )
-    with watching(f"scan {hooked.source.name}", as_json=as_json, quiet=quiet) as watcher:
-        result = run_scan(
+    numbers = number_list(layers, "--layers")
+    from interp.batch.array import Part, run_part
+    from interp.batch.job import run_job
+    from interp.batch.scan import scan_task
+    from interp.batch.series import labels, parse_model, scan_models
+
+    part = None if shard is None else Part.parse(shard)
+    if others and part is not None:
+        raise OptionError("--shard is a part of one model's scan; leave out --model, and scan the models one by one")
+    source = texts.open() if chat is None else None  # what is wrong with the text is said before a model is loaded
+    loading = {"dtype": dtype, "device": device, "backend": backend, "offline": offline}
+    threads = worker_threads(threads, workers)
+
+    def task(hooked: HookedModel, choice: ModelChoice) -> ScanTask:
+        return scan_task(
             hooked,
-            source,
-            out=out,
+            source or texts.open(hooked.tokenizer),
             collect=word_list(statistics),
             layers=numbers,
             context=context,
             max_tokens=max_tokens,
-            shard=shard,
+            shard=per_shard,
+            batch=batch,
+            pack=pack,
+            bucket=bucket,
             bos=bos,
             join=join,
-            resume="require" if resume else "auto",
-            progress=watcher,
             thumbnails=thumbnails,
+            choice=choice,
         )
-    if not as_json and not quiet:
-        print_summary(result)
 
+    def run(choice: ModelChoice, hooked: HookedModel, folder: Path, keep: bool = False) -> ScanResult:
+        with watching(f"scan {hooked.source.name}", as_json=as_json, quiet=quiet) as watcher:
+            result = run_job(
+                task(hooked, choice),
+                folder,
+                engine=open_engine(engine, workers, device),
+                resume="require" if resume else "auto",
+                watch=remembering(ctx, folder, watcher) if keep else watcher,
+                measure=not folding(ctx),
+            )
+        if not as_json and not quiet:
+            print_summary(result)
+        return result
 
-def _source(text: Path | None, dataset: str | None, column: str, split: str, corpus: str | None) -> Texts:
-    """The one source of text that was named."""
-    given = [
-        option
-        for option, value in (("--text", text), ("--dataset", dataset), ("--corpus", corpus))
-        if value is not None
-    ]
-    if len(given) != 1:
-        raise OptionError(
-            f"give exactly one of --text FILE, --dataset NAME and --corpus PART; got {' and '.join(given) or 'none'}"
-        )
-    from interp.batch.texts import from_corpus, from_dataset, from_file
-
-    if text is not None:
-        return from_file(text)
-    if dataset is not None:
-        return from_dataset(dataset, column=column, split=split)
-    return from_corpus(corpus or "topics")
+    if not others:
+        hooked = load_model(model, threads=threads, revision=revision, **loading)
+        choice = model_choice(model, revision=revision, **loading)
+        if part is None or folding(ctx):
+            run(choice, hooked, out, keep=True)
+            return
+        ctx.params["shard"] = None  # what is remembered is the whole job, so that it can be merged
+        with watching(f"scan {hooked.source.name}, part {shard}", as_json=as_json, quiet=quiet) as watcher:
+            done = run_part(
+                task(hooked, choice),
+                out,
+                part,
+                engine=open_engine(engine, workers, device),
+                watch=remembering(ctx, out, watcher),
+            )
+        if not quiet:
+            say(
+                f"part {shard}: {done.shards} shards, {done.tokens:,} tokens; when all parts are done: interp job merge {out}"
+            )
+        return
+    named = [(model, revision), *map(parse_model, others)]
+    choices = [model_choice(name, revision=of_it, **loading) for name, of_it in named]
+    if threads is not None:
+        choices = [replace(choice, threads=threads) for choice in choices]
+    if not quiet:
+        say(f"{len(choices)} models: {', '.join(labels(choices))}")
+    scan_models(choices, out, run)
+    if not quiet:
+        say(f"`interp report {out}` draws the heads over the models; interp compare takes two of the folders in it")

@@ -7,33 +7,29 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from interp.cli.analysis import Model, Out, Quiet, Seed, analysis, check_out, loading
+from interp.cli.analysis import Model, Out, Quiet, Seed, check_out, loading
 from interp.cli.console import print_table, say
-from interp.cli.counting import Count, counting
+from interp.cli.counting import counting
+from interp.cli.jobs import analysis_job
 from interp.cli.options import load_model, number_list, one_of
 from interp.cli.texts import read_text
 
 
-@analysis("sinks")
+@analysis_job("sinks")
 def report(
-    model: Any,
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens of each sequence (64 in the paper).")] = 64,
-    count: Annotated[int, typer.Option("--sequences", help="Sequences of each kind (100 in the paper).")] = 100,
+    sequences: Annotated[int, typer.Option("--sequences", help="Sequences of each kind (100 in the paper).")] = 100,
     long_tokens: Annotated[int, typer.Option("--long-tokens", help="Tokens of the one long text.")] = 1024,
     form: Annotated[
         str, typer.Option("--form", help="Rule for sinks behind the first token: paper or code.")
     ] = "paper",
     seed: int = 0,
-    progress: Count | None = None,
 ) -> Any:
-    """Attention sinks of each head: Sink_1 on natural text, control on random tokens (Gu et al. 2025)."""
+    """Attention sinks of each head: Sink_1 on natural text, control on random tokens (Gu et al. 2025). A job: resumable."""
     from interp.sinks.detect import Form
-    from interp.sinks.report import report as measure
 
     chosen = one_of(form, get_args(Form), "--form")
-    return measure(
-        model, tokens=tokens, count=count, long_tokens=long_tokens, form=chosen, seed=seed, progress=progress
-    )
+    return {"tokens": tokens, "sequences": sequences, "long_tokens": long_tokens, "form": chosen, "seed": seed}
 
 
 def streaming(

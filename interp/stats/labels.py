@@ -51,6 +51,17 @@ class TokenLabels:
         ids = torch.full((batch, length), -1, device=device)
         return TokenLabels.of(ids, torch.ones_like(ids, dtype=torch.bool))
 
+    def to(self, device: torch.device) -> TokenLabels:
+        """The same on a device."""
+        if self.ids.device == device:
+            return self
+        return TokenLabels(
+            ids=self.ids.to(device),
+            left=self.left.to(device),
+            lengths=self.lengths.to(device),
+            sets={name: held.to(device) for name, held in self.sets.items()},
+        )
+
     @property
     def real(self) -> Bool[Tensor, "batch key"]:
         """True at real tokens."""

@@ -139,3 +139,14 @@ def test_documents_keep_their_names(llama: HookedModel) -> None:
     tally = Tally()
     texts = as_texts([Document(name="topics/if", text="q" * 40)])
     assert [c.document for c in cut(texts, llama, Cutting(size=40), tally)] == ["topics/if"]
+
+
+def test_buckets_hold_equal_lengths_together(llama: HookedModel) -> None:
+    texts = ["a" * 20, "b" * 32, "c" * 20, "d" * 32, "e" * 20, "f" * 32]
+    contexts, tally = cut_all(llama, texts, bucket=4)
+    assert [(c.document, len(c.ids)) for c in contexts] == [
+        ("text 1", 32), ("text 3", 32), ("text 0", 20), ("text 2", 20), ("text 5", 32), ("text 4", 20),
+    ]  # fmt: skip
+    assert tally.tokens == 3 * 52 and tally.contexts == 6
+    with pytest.raises(OptionError, match="bucket must be"):
+        Cutting(size=32, bucket=-1)

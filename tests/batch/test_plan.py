@@ -46,6 +46,9 @@ CHANGES: dict[str, Any] = {
     "backend": "portable",
     "runs": ("portable",),
     "versions": {"interp": "0.1.1", "torch": "2.13.0"},
+    "batch": 2,
+    "pack": True,
+    "bucket": 8,
 }
 
 
@@ -72,7 +75,7 @@ def test_refusal_names_every_difference() -> None:
     with pytest.raises(PlanMismatchError) as caught:
         refuse_other_plan(PLAN.record(), other.record(), "runs/x")
     message = str(caught.value)
-    assert message.startswith("runs/x holds a scan with another plan")
+    assert message.startswith("runs/x holds a job with another plan")
     assert "context: 2048 / 1024" in message
     assert "threads: 2 / 1" in message
     assert 'text.sha256: "111' in message

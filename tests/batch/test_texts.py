@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from interp.batch.texts import as_texts, from_corpus, from_dataset, from_file
+from interp.batch.templates import Template
+from interp.batch.texts import as_texts, from_corpus, from_dataset, from_file, sampled
 from interp.errors import InputDataError, OfflineError, OptionError
 from interp.tasks.corpus import Document
 
@@ -153,3 +154,47 @@ def test_corpus_parts() -> None:
     assert set(texts.record) == {"kind", "name", "python", "sha256"}
     with pytest.raises(OptionError, match="corpus must be one of topics"):
         from_corpus("poems")
+
+
+def test_arrow_files_and_saved_data_sets(tmp_path: Path) -> None:
+    import datasets
+    import pyarrow as pa
+
+    table = pa.table({"n": range(3), "body": ROWS})
+    with pa.OSFile(str(tmp_path / "d.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    datasets.Dataset(table).save_to_disk(str(tmp_path / "saved"), num_shards=2)
+    for name in ("d.arrow", "saved"):
+        texts = from_dataset(str(tmp_path / name), column="body")
+        for _ in range(2):
+            assert [(d.name, d.text) for d in texts.read()] == [(f"{name}:{i}", t) for i, t in enumerate(ROWS)]
+    before = from_dataset(str(tmp_path / "saved"), column="body").record["sha256"]
+    with next((tmp_path / "saved").glob("*.arrow")).open("ab") as file:
+        file.write(b"x")
+    assert from_dataset(str(tmp_path / "saved"), column="body").record["sha256"] != before
+
+
+def test_rows_through_a_template(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "d.jsonl")
+    texts = from_dataset(str(tmp_path / "d.jsonl"), column=Template(pattern="{n}: {body}"))
+    assert [d.text for d in texts.read()] == [f"{i}: {t}" for i, t in enumerate(ROWS)]
+    assert texts.record["template"] == "{n}: {body}" and "column" not in texts.record
+
+
+def test_samples_are_the_same_each_time_and_nested() -> None:
+    texts = as_texts([f"text {i}" for i in range(1000)])
+    tenth, half = sampled(texts, 0.1, seed=5), sampled(texts, 0.5, seed=5)
+    first = [d.text for d in tenth.read()]
+    assert first == [d.text for d in tenth.read()]
+    assert 70 <= len(first) <= 130  # binomial(1000, 0.1): three standard deviations
+    places = [int(t.split()[1]) for t in first]
+    assert places == sorted(places)
+    assert set(first) < {d.text for d in half.read()}
+    other = [d.text for d in sampled(texts, 0.1, seed=6).read()]
+    assert len(set(first) & set(other)) < len(first) / 2
+    records = [x.record for x in (texts, tenth, half, sampled(texts, 0.1, seed=6))]
+    assert len({json.dumps(dict(r), sort_keys=True) for r in records}) == 4
+    assert [d.text for d in sampled(texts, 1.0, seed=0).read()] == [d.text for d in texts.read()]
+    for share in (0.0, -0.1, 1.5):
+        with pytest.raises(OptionError, match="share above 0 and at most 1"):
+            sampled(texts, share, seed=0)

@@ -127,7 +127,7 @@ def test_scan_as_json(tmp_path: Path) -> None:
         tmp_path / "out",
         "--context",
         "48",
-        "--shard",
+        "--per-shard",
         "2",
         "--json",
         "-q",

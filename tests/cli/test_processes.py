@@ -42,7 +42,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path: Path) -> No
             str(tmp_path / out),
             "--context",
             "128",
-            "--shard",
+            "--per-shard",
             "4",
             "--json",
         ]

@@ -43,10 +43,10 @@ def imported(folder: Path) -> dict[str, str]:
 
 def test_every_import_of_the_packages_is_declared() -> None:
     core = {canonical(line) for line in PROJECT["dependencies"]}
-    extras = {canonical(line) for line in PROJECT["optional-dependencies"]["triton"]}
+    triton, ray = ({canonical(line) for line in PROJECT["optional-dependencies"][name]} for name in ("triton", "ray"))
     distributions = packages_distributions()
     undeclared = {}
-    for folder, declared in ((ROOT / "interp", core), (ROOT / "kernels", core | extras)):
+    for folder, declared in ((ROOT / "interp", core | ray), (ROOT / "kernels", core | triton)):
         for name, place in imported(folder).items():
             if not {canonical(d) for d in distributions.get(name, [name])} & declared:
                 undeclared[name] = place

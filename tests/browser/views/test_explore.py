@@ -63,7 +63,9 @@ def test_what_is_locked_in_a_part_is_locked_in_all(planted: Any, mount: Callable
     page.wait_for_function("() => /45/.test(document.querySelector('.iv-explore-tokens .iv-readout').textContent)")
     assert f"head {places['sink'][1]}" in tokens.inner_text()
     assert shown.view.selection == {"layer": places["sink"][0], "head": places["sink"][1], "q": 45, "k": 0}
-    page.wait_for_function("() => document.querySelector('.iv-explore-map .iv-readout').textContent.includes('weight 1')")
+    page.wait_for_function(
+        "() => document.querySelector('.iv-explore-map .iv-readout').textContent.includes('weight 1')"
+    )
 
 
 def test_an_induction_head_is_found_picked_and_ablated(planted: Any, mount: Callable[..., Any]) -> None:

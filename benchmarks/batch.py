@@ -1,0 +1,186 @@
+"""Scans by several processes beside one, and the memory of a long scan, in one run.
+
+    python benchmarks/batch.py [--tokens 16384] [--long 200000] [--ray] [--out data/results/batch]
+
+Speed: the same scan of the default model over the project's corpus, in this process with 1 and with 2 threads, and by 1 and 2 worker processes of
+1 thread (with --ray also by 2 actors of a local Ray cluster). No speed is printed unless every run of 1 thread per worker writes the same bytes.
+`start` is the time until the first tokens are measured: loading the model; `steady` is the speed after it, which long scans approach.
+Memory: resident memory of this process and of its workers after every shard of a long scan. Flat means: from the second tenth to the last one
+the mean grows by less than 2 %. With --long 0 it is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import psutil
+import recorded
+import torch
+
+FLAT = 0.02
+CONTEXT = 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--tokens", type=int, default=16 * CONTEXT)
+    parser.add_argument("--long", type=int, default=200_000)
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--out", type=Path, help="also write OUT.csv and OUT.manifest.json")
+    options = parser.parse_args()
+    since = recorded.started()
+    with tempfile.TemporaryDirectory() as name:
+        rows = speeds(options.model, options.tokens, options.ray, Path(name))
+        rows += memory(options.model, options.long, Path(name)) if options.long else []
+    if options.out:
+        recorded.write(options.out, rows, since, model=options.model, context=CONTEXT)
+    if any(row.get("flat") is False for row in rows):
+        sys.exit("memory grows with the length of the scan")
+
+
+@dataclass(kw_only=True)
+class Watched:
+    """The events of a scan with their times, and the resident memory after each shard."""
+
+    begun: float = field(default_factory=time.perf_counter)
+    first: float | None = None
+    first_tokens: int = 0
+    last: float = 0.0
+    tokens: int = 0
+    sizes: list[int] = field(default_factory=list)
+
+    def __call__(self, event: Any) -> None:
+        """Take an event."""
+        now = time.perf_counter() - self.begun
+        if event.kind == "context":
+            if self.first is None:
+                self.first, self.first_tokens = now, event.measured
+            self.last, self.tokens = now, event.measured
+        elif event.kind == "shard":
+            here = psutil.Process()
+            self.sizes.append(
+                sum(p.memory_info().rss for p in (here, *here.children(recursive=True)) if p.is_running())
+            )
+
+    @property
+    def steady(self) -> float:
+        """Tokens per second after the first ones."""
+        return (self.tokens - self.first_tokens) / (self.last - (self.first or 0.0))
+
+
+def scan_once(model: Any, out: Path, tokens: int, threads: int, engine: Any, name: str) -> Watched:
+    """One scan of the corpus."""
+    from interp.batch.scan import scan
+    from interp.batch.task import ModelChoice
+    from interp.batch.texts import from_corpus
+
+    torch.set_num_threads(threads)
+    watched = Watched()
+    scan(
+        model,
+        from_corpus("topics"),
+        out=out,
+        context=CONTEXT,
+        max_tokens=tokens,
+        shard=1,
+        join=True,
+        thumbnails=0,
+        engine=engine,
+        choice=ModelChoice(name=name, threads=threads),
+        progress=watched,
+    )
+    return watched
+
+
+def speeds(name: str, tokens: int, ray: bool, folder: Path) -> list[dict[str, Any]]:
+    """Tokens per second of one process and of several."""
+    import interp
+    from interp.batch.engine_local import LocalEngine
+
+    model = interp.load(name)
+    ways: list[tuple[str, int, Any, int]] = [
+        ("this process, 1 thread", 1, None, 1),
+        ("this process, 2 threads", 2, None, 1),
+        ("1 worker, 1 thread", 1, LocalEngine(workers=1), 1),
+        ("2 workers, 1 thread each", 1, LocalEngine(workers=2), 2),
+    ]
+    if ray:
+        from interp.batch.engine_ray import RayEngine
+
+        ways.append(("2 Ray actors, 1 thread each", 1, RayEngine(workers=2), 2))
+    rows = []
+    for number, (way, threads, engine, workers) in enumerate(ways):
+        watched = scan_once(model, folder / str(number), tokens, threads, engine, name)
+        rows.append(
+            {
+                "what": "speed",
+                "way": way,
+                "workers": workers,
+                "threads": threads,
+                "tokens": watched.tokens,
+                "seconds": watched.last,
+                "start": watched.first,
+                "steady": watched.steady,
+            }
+        )
+    written = {
+        (folder / str(n) / "stats.parquet").read_bytes() for n, (_, threads, *_) in enumerate(ways) if threads == 1
+    }
+    if len(written) != 1:
+        sys.exit("the ways of one thread per worker wrote different bytes; no speeds are printed")
+    alone = rows[0]["steady"]
+    for row in rows:
+        row["ratio"] = row["steady"] / alone
+        print(
+            f"{row['way']:<28} {row['tokens'] / row['seconds']:7.0f} tokens/s in all, steady {row['steady']:7.0f} ({row['ratio']:.2f} x), "
+            f"first tokens after {row['start']:5.1f} s",
+            flush=True,
+        )
+    return rows
+
+
+def memory(name: str, tokens: int, folder: Path) -> list[dict[str, Any]]:
+    """Resident memory over a long scan, in this process and by two workers."""
+    import interp
+    from interp.batch.engine_local import LocalEngine
+
+    model = interp.load(name)
+    rows = []
+    for way, threads, engine in (("this process", 2, None), ("2 workers", 1, LocalEngine(workers=2))):
+        watched = scan_once(model, folder / way.replace(" ", "_"), tokens, threads, engine, name)
+        tenth = max(1, len(watched.sizes) // 10)
+        early, late = mean(watched.sizes[tenth : 2 * tenth]), mean(watched.sizes[-tenth:])
+        growth = late / early - 1
+        rows.append(
+            {
+                "what": "memory",
+                "way": way,
+                "tokens": watched.tokens,
+                "seconds": watched.last,
+                "steady": watched.steady,
+                "early_bytes": early,
+                "late_bytes": late,
+                "largest_bytes": max(watched.sizes),
+                "growth": growth,
+                "flat": growth < FLAT,
+            }
+        )
+        print(
+            f"{way}: {watched.tokens:,} tokens in {watched.last:.0f} s ({watched.steady:.0f} tokens/s); resident {early / 2**20:.0f} MiB in the "
+            f"second tenth, {late / 2**20:.0f} MiB in the last ({growth:+.1%}), at most {max(watched.sizes) / 2**20:.0f} MiB",
+            flush=True,
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

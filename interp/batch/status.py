@@ -1,0 +1,89 @@
+"""`job_status`: how far a job is, read from its folder; needs no model and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from interp.batch.failures import Failure, read_failures
+from interp.batch.files import read_json
+from interp.batch.lock import holder
+from interp.batch.result import MANIFEST, PARTS, PLAN
+from interp.batch.task import SHARD_FILE
+from interp.errors import OutputError
+
+State = Literal["running", "stopped", "incomplete", "finished"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """How far a job is.
+
+    Attributes:
+        kind: of the task.
+        key: of the plan.
+        state: "running" (a process works on it), "finished", "incomplete" (folded without some shards), or "stopped".
+        process: number of the process that works on it, None if none does.
+        started: UTC.
+        shards: finished ones in the folder.
+        shards_total: None where the text is streamed and its length unknown.
+        splits: shards whose batches were split because memory ran out.
+        failures: attempts that failed, oldest first.
+        plan: the plan's record.
+    """
+
+    kind: str
+    key: str
+    state: State
+    process: int | None
+    started: str
+    shards: int
+    shards_total: int | None
+    splits: int
+    failures: tuple[Failure, ...]
+    plan: Mapping[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for one line of JSON, without the plan."""
+        return {
+            **{name: value for name, value in vars(self).items() if name not in ("plan", "failures")},
+            "failures": [vars(failure) for failure in self.failures],
+        }
+
+
+def job_status(folder: str | Path) -> JobStatus:
+    """Read how far a job is.
+
+    Args:
+        folder: of the job (`--out`). Shards that were sent elsewhere (`shards=`) are not counted.
+
+    Raises:
+        OutputError: it holds no job.
+        CorruptFileError: its plan is damaged.
+    """
+    folder = Path(folder)
+    parts = folder / PARTS
+    if not (parts / PLAN).exists():
+        raise OutputError(f"{folder} holds no job ({PARTS}/{PLAN} is missing); begin one with --out {folder}")
+    begun = read_json(parts / PLAN)
+    place = folder / begun.get("manifest", MANIFEST)
+    manifest = read_json(place) if place.exists() else {}
+    ended = manifest.get("job", manifest)
+    names = [path.relative_to(parts).as_posix() for path in parts.rglob("*") if not path.name.startswith(".")]
+    process = holder(parts)
+    done = ended.get("key") == begun.get("key")
+    state: State = "incomplete" if ended.get("set_aside") else "finished"
+    return JobStatus(
+        kind=begun.get("kind", "scan"),
+        key=begun["key"],
+        state="running" if process is not None else state if done else "stopped",
+        process=process,
+        started=str(begun.get("started", "")),
+        shards=sum(1 for name in names if SHARD_FILE.fullmatch(name)),
+        shards_total=begun.get("shards") or (ended.get("shards") if done else None),
+        splits=sum(1 for name in names if name.endswith(".split.json")),
+        failures=tuple(read_failures(parts)),
+        plan=begun.get("plan", {}),
+    )
