@@ -38,8 +38,8 @@ format: setup ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lab: setup ## JupyterLab on the first notebook
-	$(BIN)/jupyter lab $(AS_ROOT) notebooks/01_explore_heads.ipynb
+lab: setup ## JupyterLab on the tour
+	$(BIN)/jupyter lab $(AS_ROOT) notebooks/00_tour.ipynb
 
 docs: setup ## run the notebooks and render them to docs/_build
 	PLOTLY_RENDERER=notebook $(BIN)/jupyter nbconvert --to html --execute --ExecutePreprocessor.store_widget_state=False \
