@@ -42,7 +42,7 @@ lab: setup ## JupyterLab on the tour
 	$(BIN)/jupyter lab $(AS_ROOT) notebooks/00_tour.ipynb
 
 docs: setup ## run the notebooks and render them to docs/_build
-	PLOTLY_RENDERER=notebook $(BIN)/jupyter nbconvert --to html --execute --ExecutePreprocessor.store_widget_state=False \
+	INTERP_STATIC=1 PLOTLY_RENDERER=notebook $(BIN)/jupyter nbconvert --to html --execute --ExecutePreprocessor.store_widget_state=False \
 		--output-dir docs/_build notebooks/*.ipynb
 
 bench: setup ## speed and memory beside the alternatives

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from interp.errors import OptionError
 from interp.results import Result
+from interp.widgets.diverging import signed_scale
 from interp.widgets.figures import plain
 from interp.widgets.plots_heads import GREY, INK, finish, scores_figure, title_of
 
@@ -40,6 +42,8 @@ def circuit_figure(
         rows = rows[rows[column] == (known[0] if wanted is None else wanted)]
         said.append(f"{column} {known[0] if wanted is None else wanted}")
     figure = scores_figure(replace(result, table=rows.drop(columns=["site", "position"])), theme=theme)
+    limit = float(np.nanmax(np.abs(rows[["score", "control"]].to_numpy(dtype=float)))) or 1.0
+    figure.update_layout(coloraxis={"colorscale": signed_scale(), "cmin": -limit, "cmax": limit})
     return figure.update_layout(title={"text": plain(f"{_title(result)}: {', '.join(said)}")})
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 
 from interp.errors import CaptureError, OptionError
 from interp.maps.attention_map import AttentionMap
+from interp.widgets.diverging import diverging
 from interp.widgets.payload import base64_of
 from interp.widgets.views.attention_picture import map_picture
 from interp.widgets.views.attention_serve import NAMES, Pictured, cells, serve
 from interp.widgets.views.base import View
-from interp.widgets.views.diverging import diverging
 from interp.widgets.views.map_source import FLOOR, MODES, TILE, MapTiles
 from interp.widgets.views.protocol import readable
 from interp.widgets.views.selection import Selection

@@ -11,13 +11,13 @@ from PIL import Image
 
 from interp.maps.attention_map import AttentionMap
 from interp.results import Result
+from interp.widgets.diverging import diverging, signed_index
 from interp.widgets.payload import base64_of
 from interp.widgets.views.attention_map import AttentionMapView
 from interp.widgets.views.base import View
 from interp.widgets.views.canvas import INK, LOCK, SOFT, Canvas, figure
 from interp.widgets.views.compare_source import Comparison, Effect, serve
 from interp.widgets.views.comparisons import comparison, difference
-from interp.widgets.views.diverging import diverging, signed_bar, signed_index
 from interp.widgets.views.protocol import readable
 from interp.widgets.views.selection import Selection
 
@@ -160,7 +160,7 @@ def _draw_map(canvas: Canvas, source: Comparison, cell: int, locked: tuple[int, 
     foot = top + heads.heads * (cell + 1)
     for x in range(0, len(heads.layers), max(1, 22 // (cell + 1))):
         canvas.text(left + x * (cell + 1) + cell / 2, foot + 3, str(heads.layers[x]), size=9, colour=SOFT, anchor="ma")
-    signed_bar(canvas, left, foot + 20, 200, limit)
+    canvas.signed_bar(left, foot + 20, 200, limit)
     canvas.text(left + 214, foot + 18, column.unit, size=10, colour=SOFT)
 
 

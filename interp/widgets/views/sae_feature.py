@@ -9,8 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from interp.widgets.views.base import View
-from interp.widgets.views.canvas import INK, LOCK, SCALE, SOFT, Canvas, figure, font
-from interp.widgets.views.protocol import readable
+from interp.widgets.views.canvas import INK, LOCK, SCALE, SOFT, Canvas, figure, font, visible
 from interp.widgets.views.sae_source import FeatureTable, feature_table, serve
 from interp.widgets.views.selection import Selection
 
@@ -102,7 +101,7 @@ def _picture(table: FeatureTable, feature: int, title: str) -> Image.Image:
     for x, name, words in ((474, "raised", "raises"), (620, "lowered", "lowers")):
         canvas.text(x, 56, words, size=10, colour=SOFT)
         for n, (token, value) in enumerate(logits.get(name, ())[:6]):
-            canvas.text(x, 72 + 16 * n, f"{_visible(token)[:12]}  {figure(value, 2)}", size=10, colour=INK)
+            canvas.text(x, 72 + 16 * n, f"{visible(token)[:12]}  {figure(value, 2)}", size=10, colour=INK)
     canvas.text(14, 186, "top contexts" if contexts else "no contexts here", size=10, colour=SOFT)
     for n, example in enumerate(contexts):
         _context(canvas, example, 204 + 20 * n, record.get("max") or 1.0)
@@ -130,7 +129,7 @@ def _context(canvas: Canvas, example: Mapping[str, Any], y: int, most: float) ->
     start = max(example["position"] - AROUND, 0)
     x = 14.0
     for i in range(start, len(example["tokens"])):
-        text = _visible(example["tokens"][i])
+        text = visible(example["tokens"][i])
         size = font(11).getlength(text) / SCALE + 1
         if x + size > 746:
             break
@@ -144,8 +143,3 @@ def _context(canvas: Canvas, example: Mapping[str, Any], y: int, most: float) ->
         if i == example["position"]:
             canvas.outline(x, y, size, 17.0, LOCK)
         x += size
-
-
-def _visible(text: str) -> str:
-    """A token as one line of characters that a picture can draw."""
-    return "".join(c if c.isprintable() else "␣" if c.isspace() else "·" for c in readable(text)) or "∅"

@@ -49,7 +49,7 @@ class SuccessorTable(View):
 
     NAME = "SuccessorTable"
     MODULES = ("views/copy", "views/successor_table")
-    STYLES = ("compare_view", "successor_table")
+    STYLES = ("successor_table",)
     serve = staticmethod(serve)
 
     def __init__(

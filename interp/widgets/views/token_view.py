@@ -12,8 +12,7 @@ from interp.capture.run import Capture
 from interp.errors import OptionError
 from interp.results import Result
 from interp.widgets.views.base import View
-from interp.widgets.views.canvas import INK, LOCK, SCALE, SOFT, Canvas, figure, font
-from interp.widgets.views.protocol import readable
+from interp.widgets.views.canvas import INK, LOCK, SCALE, SOFT, Canvas, figure, font, visible
 from interp.widgets.views.selection import Selection
 from interp.widgets.views.token_source import DIRECTIONS, TOP, WEIGHTINGS, Direction, TokenSource, serve, token_source
 
@@ -135,7 +134,7 @@ def _picture(source: TokenSource, title: str, layer: int, head: int, at: int, di
     for n, (i, weight) in enumerate(list(weights.items())[:14]):
         y = 54 + n * LINE
         canvas.box(width + 30, y + 14, max(206 * weight, 1), 3, SHADE)
-        canvas.text(width + 30, y, f"{i}  {_visible(source.tokens[i])[:16]}", size=10)
+        canvas.text(width + 30, y, f"{i}  {visible(source.tokens[i])[:16]}", size=10)
         canvas.text(width + 236, y, figure(weight), size=10, anchor="ra")
     foot = 54 + max(len(shown) * LINE, 300) + 8
     what = "of the row" if direction == "sources" else "rows that it receives"
@@ -149,17 +148,12 @@ def _picture(source: TokenSource, title: str, layer: int, head: int, at: int, di
     return canvas.image
 
 
-def _visible(text: str) -> str:
-    """A token as one line of characters that a picture can draw."""
-    return "".join(c if c.isprintable() else "␣" if c.isspace() else "·" for c in readable(text)) or "∅"
-
-
 def _lines(tokens: tuple[str, ...], near: range) -> list[list[tuple[int, float, float, str]]]:
     """Tokens of a range in lines of the picture: (position, x, width, text) each."""
     lines: list[list[tuple[int, float, float, str]]] = [[]]
     x = 0.0
     for i in near:
-        text = _visible(tokens[i])
+        text = visible(tokens[i])
         size = font(11).getlength(text) / SCALE + 1
         if x + size > WIDTH and lines[-1]:
             lines.append([])

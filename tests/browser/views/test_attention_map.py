@@ -213,7 +213,7 @@ def test_a_click_on_the_small_map_goes_there_and_names_stand_beside_close_cells(
 
 
 def test_two_heads_are_switched_and_subtracted(mount: Callable[..., Any]) -> None:
-    from interp.widgets.views.diverging import diverging
+    from interp.widgets.diverging import diverging
 
     other, dense_b = random_map(40, 40, head=2, seed=1)
     shown = mount(view(40, other=other))

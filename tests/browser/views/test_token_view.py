@@ -117,6 +117,20 @@ def test_a_named_token_locks_the_pair(mount: Callable[..., Any]) -> None:
     assert (bus.layer, bus.head, bus.q) == (LAYER, 0, 3)
 
 
+def test_one_side_locked_elsewhere_is_shown_from_that_side(mount: Callable[..., Any]) -> None:
+    from interp.widgets.views.selection import Selection
+
+    bus = Selection()
+    shown = mount(view(link=bus))
+    pressed = shown.page.locator('[aria-pressed="true"], [aria-checked="true"]')
+    for place, direction in (({"k": 3}, "is looked at by"), ({"q": 5, "k": None}, "looks at")):
+        bus.lock(**place)
+        shown.push("selection")
+        shown.settled()
+        assert direction in pressed.all_inner_texts(), place
+    assert (bus.q, bus.k) == (5, None), "what another view locked is left as it is"
+
+
 def test_keys_alone_move_lock_turn_and_find(mount: Callable[..., Any]) -> None:
     shown = mount(view())
     page = shown.page

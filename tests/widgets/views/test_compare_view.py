@@ -139,7 +139,7 @@ def test_the_table_has_metrics_and_heads() -> None:
 
 
 def test_colours_are_symmetric_about_a_fixed_zero() -> None:
-    from interp.widgets.views.diverging import NOTHING, ZERO, diverging, signed_index
+    from interp.widgets.diverging import NOTHING, ZERO, diverging, signed_index
 
     values = np.array([-1.0, -0.5, 0.0, 0.5, 1.0, 3.0, np.nan])
     assert signed_index(values, 1.0).tolist() == [0, 64, ZERO, 191, 254, 254, -1]
@@ -155,7 +155,7 @@ def test_colours_are_symmetric_about_a_fixed_zero() -> None:
 def test_the_picture_has_the_colours_of_the_changes(tmp_path: Path) -> None:
     from PIL import Image
 
-    from interp.widgets.views.diverging import diverging
+    from interp.widgets.diverging import diverging
 
     picture = np.asarray(Image.open(view(patching()).png(tmp_path / "x.png")))
     found = {tuple(int(v) for v in pixel) for pixel in picture.reshape(-1, 3)}

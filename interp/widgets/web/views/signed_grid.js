@@ -5,7 +5,7 @@ import { NOWHERE, onKeys } from "./frame.js";
 
 export const SIGNED_ZERO = 127;
 
-// Colour index 0 to 254 of a change, as interp.widgets.views.diverging.signed_index; -1: undefined.
+// Colour index 0 to 254 of a change, as interp.widgets.diverging.signed_index; -1: undefined.
 export function signedIndex(x, limit) {
   if (Number.isNaN(x)) return -1;
   return SIGNED_ZERO + Math.floor((limit > 0 ? Math.min(1, Math.max(-1, x / limit)) : 0) * SIGNED_ZERO + 0.5);

@@ -42,15 +42,18 @@ export function mountTokenView(model, root) {
   const lock = (i) => model.set("selection", { ...model.get("selection"), q: null, k: null, [axis()]: locked() === i ? null : i });
   const pair = (i) => model.set("selection", { ...model.get("selection"), q: direction === "sources" ? wanted.at : i, k: direction === "sources" ? i : wanted.at });
 
-  function turn() {
+  function face() {
     way.press(direction);
     if (direction === "readers" && by === "norm") by = "weight";
     weighting.press(by);
     weighting.box.querySelector('[data-value="norm"]').disabled = direction === "readers";
-    const { q, k } = model.get("selection");
-    // What was locked stays locked: the same token, seen from the other side.
-    if ((q === null) !== (k === null)) model.set("selection", { ...model.get("selection"), q: k, k: q });
     show();
+  }
+  // Turned by hand: what was locked stays locked, the same token seen from the other side.
+  function turn() {
+    const { q, k } = model.get("selection");
+    if ((q === null) !== (k === null)) model.set("selection", { ...model.get("selection"), q: k, k: q });
+    face();
   }
 
   async function show() {
@@ -155,7 +158,9 @@ export function mountTokenView(model, root) {
   model.on("selection", () => {
     // A place that another view locked on one side only is shown from that side.
     const { q, k } = model.get("selection");
-    if (inside(k) !== null && q === null && direction === "sources") { direction = "readers"; turn(); } else if (inside(q) !== null && k === null && direction === "readers") { direction = "sources"; turn(); } else show();
+    if (inside(k) !== null && q === null) direction = "readers";
+    if (inside(q) !== null && k === null) direction = "sources";
+    face();
     if (locked() !== null) text.reveal(locked());
   });
 

@@ -11,8 +11,6 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.widgets.views.canvas import SCALE, SOFT, Canvas, figure
-
 ZERO = 127
 """Index of the colour of zero, in the middle of 255."""
 LESS = np.array((38, 78, 168))
@@ -40,10 +38,7 @@ def signed_index(values: NDArray[np.floating], limit: float) -> NDArray[np.int64
     return np.where(np.isnan(x), -1, np.floor(part * ZERO + 0.5).astype(np.int64) + ZERO)
 
 
-def signed_bar(canvas: Canvas, x: int, y: int, width: int, limit: float) -> None:
-    """Draw the colour bar of a difference, with the words at its ends and at zero."""
-    ramp = diverging()[np.linspace(0, 2 * ZERO, width * SCALE).round().astype(int)]
-    canvas.pixels(x, y, np.repeat(ramp[None], 8 * SCALE, axis=0))
-    ticks = (figure(-limit), "0", figure(limit))
-    for at, words, anchor in zip((0, width / 2, width), ticks, ("la", "ma", "ra"), strict=True):
-        canvas.text(x + at, y + 11, words, size=10, colour=SOFT, anchor=anchor)
+def signed_scale(stops: int = 17) -> list[list[float | str]]:
+    """The table as a plotly colour scale of evenly spaced stops, for a range that is even about zero."""
+    at = np.linspace(0, 2 * ZERO, stops).round().astype(int)
+    return [[float(i) / (2 * ZERO), "rgb({}, {}, {})".format(*diverging()[i])] for i in at]
