@@ -21,6 +21,8 @@ STATS_FILE = "stats.parquet"
 REPORT = "report.html"
 PARTS = "parts"
 PLAN = "plan.json"
+MODELS_FILE = "models.json"
+"""In a folder of several models' scans."""
 
 
 class HeadValue(NamedTuple):

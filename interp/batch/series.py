@@ -13,20 +13,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
 from interp.batch.endings import IncompleteJobError
 from interp.batch.files import make_folder, read_json, write_json
-from interp.batch.result import ScanResult, open_scan
+from interp.batch.result import MODELS_FILE, ScanResult, open_scan
 from interp.batch.task import ModelChoice
 from interp.batch.worker import load_choice
 from interp.display import plot as draw
 from interp.errors import CorruptFileError, OptionError, OutputError
 from interp.models.hooked import HookedModel
-
-MODELS_FILE: Final = "models.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

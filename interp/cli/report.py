@@ -15,10 +15,11 @@ def report(
     ],
 ) -> None:
     """Write report.html anew from the other files of the folder; needs no model."""
-    from interp.batch.series import MODELS_FILE, open_models
+    from interp.batch.result import MODELS_FILE, open_scan
     from interp.results import Result, saved_kind
 
     if (folder / MODELS_FILE).exists():
+        from interp.batch.series import open_models
         from interp.widgets.plots_batch import write_models_report
 
         print(write_models_report(open_models(folder)))
@@ -29,7 +30,6 @@ def report(
         Result.load(folder).plot().write_html(path, include_plotlyjs=True)
         print(path)
         return
-    from interp.batch.result import open_scan
     from interp.display import write_report
 
     print(write_report(open_scan(folder).folder))

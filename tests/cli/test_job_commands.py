@@ -33,7 +33,18 @@ def events(ran: Ran) -> list[dict[str, object]]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "a.txt").write_text(TEXT, encoding="utf-8")
-    words = ("--context", "48", "--shard", "3", "--threads", "1", "--statistics", "entropy,alpha", "--thumbnails", "0")
+    words = (
+        "--context",
+        "48",
+        "--per-shard",
+        "3",
+        "--threads",
+        "1",
+        "--statistics",
+        "entropy,alpha",
+        "--thumbnails",
+        "0",
+    )
     ran = interp("scan", "tiny/llama", "--text", folder / "a.txt", "--out", folder / "out", *words, "--quiet")
     assert ran.exit_code == 0, ran.stderr
     return folder

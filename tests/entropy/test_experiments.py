@@ -28,7 +28,7 @@ def test_every_config_that_is_shipped_is_readable() -> None:
 
     folder = Path(__file__).resolve().parents[2] / "data" / "tasks" / "entropy"
     found = {path.stem: Experiment.read(path) for path in folder.glob("*.toml")}
-    assert set(found) == {"causes", "digits", "topics", "sinks"}
+    assert set(found) == {"causes", "digits", "digits_fresh", "topics", "sinks"}
     assert all(name == experiment.name for name, experiment in found.items())
     for experiment in found.values():
         names = [variant.name for variant in experiment.variants()]

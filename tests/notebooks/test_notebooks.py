@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PLOTLY = "application/vnd.plotly.v1+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 pytestmark = pytest.mark.medium
 
@@ -35,7 +36,9 @@ def test_a_notebook_runs_and_shows_figures_and_tables(path: Path, tmp_path: Path
     (tmp_path / "data").symlink_to(ROOT / "data")  # notebooks draw from ../data/results
     outputs = run(path, folder)
     figures = [o["data"][PLOTLY] for o in outputs if PLOTLY in o.get("data", {})]
-    assert figures
+    views = [o["data"] for o in outputs if VIEW in o.get("data", {})]
+    assert figures or views
+    assert all("image/png" in view for view in views), "a view comes with a picture for readers that run none"
     assert all(figure["data"] for figure in figures)
     assert [o for o in outputs if "<table" in o.get("data", {}).get("text/html", "")]
     assert not [o for o in outputs if o["output_type"] == "error"]
