@@ -1,9 +1,10 @@
 """An autoencoder from text to file, beside SAELens's own runner: harvest and training together, each in a process of its own, in turn.
 
-    python benchmarks/sae_training.py --saelens FOLDER [--layer 12] [--tokens 65536] [--repeat 3] [--out data/results/sae_training]
+    python benchmarks/sae_training.py --saelens FOLDER [--layer 12] [--tokens 65536] [--epochs 1] [--repeat 3] [--out data/results/sae_training]
 
 FOLDER holds SAELens as tests/saes/golden/README.md says; only its processes see it. Every way trains a TopK autoencoder (2,304 features, k 32, batch
-1,024) on the same contexts of 128 tokens, each used once, on the same Hugging Face weights; loading them is not counted. SAELens runs twice:
+1,024) on the same contexts of 128 tokens, on the same Hugging Face weights; loading them is not counted. With --epochs N each context is used N
+times: ours goes through its shards again, SAELens's runner through the model. SAELens runs twice:
 - on TransformerLens's hook_z, which is the job that is done here (z has no other name there);
 - on the output of o_proj of the bare Hugging Face model, which is not z but as wide, and the fastest way that SAELens has.
 """
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--layer", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=65536)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--saelens", type=Path, help="folder in which SAELens is installed")
     parser.add_argument("--out", type=Path, help="also write OUT.csv and OUT.manifest.json")
@@ -53,12 +55,20 @@ def main() -> None:
     rows = []
     for way, took in seconds.items():
         ratios = [a / b for a, b in zip(took, seconds["interp"], strict=True)]
-        speed = options.tokens / statistics.median(took)
+        speed = options.tokens * options.epochs / statistics.median(took)
         each = ", ".join(f"{r:.2f}" for r in ratios)
         print(f"{way:<28} {speed:7.0f} tokens/s; interp is {statistics.median(ratios):.2f} x as fast (each: {each})")
         rows.append({"way": way, "tokens_per_second": speed, "ratio": statistics.median(ratios), "ratios": each})
     if options.out:
-        recorded.write(options.out, rows, since, model=options.model, layer=options.layer, tokens=options.tokens)
+        recorded.write(
+            options.out,
+            rows,
+            since,
+            model=options.model,
+            layer=options.layer,
+            tokens=options.tokens,
+            epochs=options.epochs,
+        )
 
 
 def prepare(model: str, tokens: int, folder: Path) -> None:
@@ -85,6 +95,7 @@ def prepare(model: str, tokens: int, folder: Path) -> None:
 def in_own_process(way: str, options: argparse.Namespace, inputs: Path) -> float:
     """Seconds of one way."""
     command = [sys.executable, __file__, "--way", way, "--inputs", str(inputs), "--layer", str(options.layer)]
+    command += ["--epochs", str(options.epochs)]
     paths = {} if way == "interp" else {"PYTHONPATH": str(options.saelens)}
     offline = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **offline, **paths}, check=False)
@@ -100,7 +111,7 @@ def ours(options: argparse.Namespace) -> float:
 
     model = interp.load(str(options.inputs / "model"))
     contexts = json.loads((options.inputs / "contexts.json").read_text())
-    count = len(contexts) * CONTEXT
+    count = len(contexts) * CONTEXT * options.epochs
     with tempfile.TemporaryDirectory() as name:
         start = time.perf_counter()
         plan = HarvestPlan(layers=(options.layer,), keep_special=True)
@@ -129,7 +140,7 @@ def saelens(options: argparse.Namespace) -> float:
         is_dataset_tokenized=True,
         prepend_bos=False,
         context_size=CONTEXT,
-        training_tokens=len(contexts) * CONTEXT,
+        training_tokens=len(contexts) * CONTEXT * options.epochs,
         train_batch_size_tokens=BATCH,
         store_batch_size_prompts=16,
         n_batches_in_buffer=16,
@@ -149,8 +160,8 @@ def saelens(options: argparse.Namespace) -> float:
             "hook_name": f"model.layers.{options.layer}.self_attn.o_proj",
             "model_class_name": "AutoModelForCausalLM",
         }
-    # Each context comes twice: the runner fills its buffer ahead, and must not run dry at the end.
-    dataset = Dataset.from_dict({"tokens": contexts * 2})
+    # Once more than is asked for: the runner fills its buffer ahead, and must not run dry at the end.
+    dataset = Dataset.from_dict({"tokens": contexts * (options.epochs + 1)})
     with tempfile.TemporaryDirectory() as name:
         config = LanguageModelSAERunnerConfig(**common, **where, output_path=str(Path(name) / "sae"))
         runner = LanguageModelSAETrainingRunner(config, override_dataset=dataset, override_model=bridge)
