@@ -29,7 +29,7 @@ SUPPORT = ROOT / "tests" / "widgets" / "support"
 PEERS = ("bertviz", "circuitsvis", "attnview")
 SIZES = (256, 1024)
 OURS = (256, 1024, 32768)
-LIMIT = 180.0
+LIMIT = 60.0
 """Seconds after which a page counts as not opened."""
 SEEN = "() => [...document.querySelectorAll('canvas, svg, table')].some(x => x.getBoundingClientRect().height > 20)"
 IDLE = "() => new Promise(done => requestAnimationFrame(() => requestIdleCallback(() => done(true))))"
@@ -82,6 +82,8 @@ def main() -> None:
     cases = [("interp", n) for n in OURS] + ([(tool, n) for n in SIZES for tool in PEERS] if options.peers else [])
     with tempfile.TemporaryDirectory() as folder:
         for tool, tokens in cases:
+            if any(row["tool"] == tool and "said" in row for row in rows):
+                continue  # it showed nothing of a smaller map
             page = Path(folder) / f"{tool}{tokens}.html"
             made = in_own_process(tool, tokens, page, options.peers)
             if isinstance(made, str):
