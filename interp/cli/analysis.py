@@ -165,7 +165,7 @@ def print_records(result: Result, rows: pd.DataFrame, *, as_json: bool = False, 
         for row in records:
             print_json({str(k): None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
     elif not quiet:
-        columns = [c for c in rows.columns if c not in ("layer", "head") or (rows[c] >= 0).any()]
+        columns = [c for c in rows.columns if c not in ("layer", "head") or (rows[c] >= 0).to_numpy().any()]
         shown = [[f"{r[c]:.3g}" if isinstance(r[c], float) else r[c] for c in columns] for r in records]
         numbers = [c for c in columns if rows[c].dtype.kind in "if"]
         name = (result.manifest.get("model") or {}).get("name", "a model without a name")

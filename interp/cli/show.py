@@ -32,7 +32,10 @@ def show(
 
     if saved_kind(folder) is not None:
         saved = Result.load(folder)
-        if (saved.table["layer"] < 0).any() or saved.table.duplicated(["layer", "head"]).any():
+        if (
+            not saved.table["layer"].ge(0).to_numpy().all()
+            or saved.table.duplicated(["layer", "head"]).to_numpy().any()
+        ):
             print_records(saved, saved.table, as_json=as_json)  # rows of something other than heads: all of them
         elif as_json:
             print_rows(saved, top, by=statistic or "score")

@@ -99,15 +99,17 @@ _FLOAT32_KERNELS = (
     "columns_histogram",
     "pool_fwd",
 )
-TILINGS |= {
-    (f"{kernel}.float32", platform, width): (tiling,)
-    for kernel in _FLOAT32_KERNELS
-    for platform, width, tiling in (
-        ("cuda", 64, _t(16, 16, 4, 1) if kernel == "attention_topk" else _t(32, 32, 8, 1)),
-        ("cuda", 256, _t(16, 16, 4, 1)),
-        ("hip", 256, _t(16, 16, 4, 1)),
-    )
-}
+TILINGS.update(
+    {
+        (f"{kernel}.float32", platform, width): (tiling,)
+        for kernel in _FLOAT32_KERNELS
+        for platform, width, tiling in (
+            ("cuda", 64, _t(16, 16, 4, 1) if kernel == "attention_topk" else _t(32, 32, 8, 1)),
+            ("cuda", 256, _t(16, 16, 4, 1)),
+            ("hip", 256, _t(16, 16, 4, 1)),
+        )
+    }
+)
 # The interpreter pays per tile, not per entry; 16 is the least that a tensor core takes, so small tests cross tile borders.
 INTERPRETED = _t(16, 16, 4, 1)
 

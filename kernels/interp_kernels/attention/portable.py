@@ -10,6 +10,7 @@ and float64.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -90,7 +91,9 @@ def _fused_entropy(call: AttentionCall) -> tuple[Tensor, Tensor, Results]:
     p = call.problem
     out, lse = _fused(call, call.v)
     mean_key, _ = _fused(call, p.k)
-    mean_logit = torch.linalg.vecdot(p.q, mean_key).mul_(p.scale)
+    # torch gives no type for vecdot.
+    product = cast(Tensor, torch.linalg.vecdot(p.q, mean_key))  # pyright: ignore[reportUnknownMemberType]
+    mean_logit = product.mul_(p.scale)
     return out, lse, {"entropy": (lse - mean_logit).clamp_(min=0.0)}
 
 
