@@ -16,6 +16,7 @@ from interp.batch.series import ModelsResult
 from interp.errors import OptionError
 from interp.results import Result
 from interp.stats.catalogue import find
+from interp.widgets.diverging import signed_scale
 from interp.widgets.figures import plain
 from interp.widgets.plots_heads import finish, steps
 
@@ -50,8 +51,7 @@ def compare_figure(result: Result, statistic: str | None = None, theme: str = "l
         x=[str(layer) for layer in z.columns],
         y=[str(head) for head in z.index],
         customdata=np.stack([grids[c].to_numpy() for c in extra], axis=-1),
-        colorscale="RdBu",
-        reversescale=True,
+        colorscale=signed_scale(),
         zmin=-most,
         zmax=most,
         colorbar={"title": {"text": "B - A"}, "thickness": 12},
