@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 HOST = Path(__file__).parents[1] / "support" / "fake_host.js"
+sys.path.insert(0, str(HOST.parent))
 URL = "http://127.0.0.1:9/"  # nothing listens there: every request is answered by the test
 BLANK = "<!doctype html><meta charset=utf-8><link rel=icon href='data:,'><style>{}</style><body></body>"
 
@@ -91,3 +93,13 @@ def mount(page: Page) -> Iterator[Callable[..., Mounted]]:
 
     yield show
     assert len(mounts) <= 1, "a page shows one view; take a new page for the next"
+
+
+@pytest.fixture
+def lab(page: Page, tmp_path: Path) -> Iterator[Any]:
+    """A running JupyterLab with a page of it; see `support/lab.py`."""
+    from lab import jupyterlab
+
+    (tmp_path / "root").mkdir()
+    with jupyterlab(page, tmp_path / "root", tmp_path / "home") as running:
+        yield running

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 pytestmark = [pytest.mark.browser, pytest.mark.medium]
 SUPPORT = Path(__file__).parents[2] / "widgets" / "support"
 CELLS = (
@@ -24,21 +19,18 @@ CELLS = (
 )
 
 
-def test_views_of_heads_in_jupyterlab(page: Page, tmp_path: Path) -> None:
-    from lab import jupyterlab
-
-    (tmp_path / "root").mkdir()
-    with jupyterlab(page, tmp_path / "root", tmp_path / "home") as lab:
-        lab.open(CELLS)
-        for cell in range(4):
-            lab.run(cell)
-        page.wait_for_selector('.iv[aria-label="atlas of heads"][data-state="ready"]')
-        page.locator('.iv-tile[data-head="12"]').click()
-        page.wait_for_selector('.iv-succ tr[data-row="12"].iv-lock')
-        page.wait_for_function(
-            "() => document.querySelector('.iv-needles').getAttribute('aria-label').includes('head 1.5,')"
-        )
-        page.locator('.iv-trial[data-cell="4"]').click()
-        page.wait_for_selector('.iv-trial[data-cell="4"].iv-lock')
-        lab.run(4)
-        assert lab.printed(4).strip() == "(256, 0.25) 1 5"
+def test_views_of_heads_in_jupyterlab(lab: Any) -> None:
+    page = lab.page
+    lab.open(CELLS)
+    for cell in range(4):
+        lab.run(cell)
+    page.wait_for_selector('.iv[aria-label="atlas of heads"][data-state="ready"]')
+    page.locator('.iv-tile[data-head="12"]').click()
+    page.wait_for_selector('.iv-succ tr[data-row="12"].iv-lock')
+    page.wait_for_function(
+        "() => document.querySelector('.iv-needles').getAttribute('aria-label').includes('head 1.5,')"
+    )
+    page.locator('.iv-trial[data-cell="4"]').click()
+    page.wait_for_selector('.iv-trial[data-cell="4"].iv-lock')
+    lab.run(4)
+    assert lab.printed(4).strip() == "(256, 0.25) 1 5"

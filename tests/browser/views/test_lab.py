@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 pytestmark = [pytest.mark.browser, pytest.mark.medium]
 SUPPORT = Path(__file__).parents[2] / "widgets" / "support"
 CELLS = (
@@ -25,15 +19,6 @@ CELLS = (
     "import time\nend = time.time() + 20\nwhile time.time() < end: sum(range(1000))\nprint(time.time())",
     "print(shown.selection['q'], shown.selection['k'])",
 )
-
-
-@pytest.fixture
-def lab(page: Page, tmp_path: Path) -> Iterator[Any]:
-    from lab import jupyterlab
-
-    (tmp_path / "root").mkdir()
-    with jupyterlab(page, tmp_path / "root", tmp_path / "home") as running:
-        yield running
 
 
 def test_views_in_jupyterlab(lab: Any) -> None:

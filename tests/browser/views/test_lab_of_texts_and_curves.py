@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 pytestmark = [pytest.mark.browser, pytest.mark.medium]
 SUPPORT = Path(__file__).parents[2] / "widgets" / "support"
 CELLS = (
@@ -29,15 +23,6 @@ CELLS = (
     "entropies = entropy_report().view(link=bus)\nentropies",
     "wait_for('layer'); print(bus.layer, bus.head, sinks.selected, entropies.selected)",
 )
-
-
-@pytest.fixture
-def lab(page: Page, tmp_path: Path) -> Iterator[Any]:
-    from lab import jupyterlab
-
-    (tmp_path / "root").mkdir()
-    with jupyterlab(page, tmp_path / "root", tmp_path / "home") as running:
-        yield running
 
 
 def test_texts_and_curves_in_jupyterlab(lab: Any) -> None:
