@@ -1,12 +1,13 @@
 """Scans by several processes beside one, and the memory of a long scan, in one run.
 
-    python benchmarks/batch.py [--tokens 16384] [--long 200000] [--ray] [--out data/results/batch]
+    python benchmarks/batch.py --long 0 [--tokens 16384] [--ray] [--out data/results/batch]
+    python benchmarks/batch.py --tokens 0 [--long 200000] [--out data/results/batch_memory]
 
 Speed: the same scan of the default model over the project's corpus, in this process with 1 and with 2 threads, and by 1 and 2 worker processes of
 1 thread (with --ray also by 2 actors of a local Ray cluster). No speed is printed unless every run of 1 thread per worker writes the same bytes.
 `start` is the time until the first tokens are measured: loading the model; `steady` is the speed after it, which long scans approach.
 Memory: resident memory of this process and of its workers after every shard of a long scan. Flat means: from the second tenth to the last one
-the mean grows by less than 2 %. With --long 0 it is left out.
+the mean grows by less than 2 %. Either is left out with 0 tokens.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     since = recorded.started()
     with tempfile.TemporaryDirectory() as name:
-        rows = speeds(options.model, options.tokens, options.ray, Path(name))
+        rows = speeds(options.model, options.tokens, options.ray, Path(name)) if options.tokens else []
         rows += memory(options.model, options.long, Path(name)) if options.long else []
     if options.out:
         recorded.write(options.out, rows, since, model=options.model, context=CONTEXT)
@@ -87,7 +88,7 @@ def scan_once(model: Any, out: Path, tokens: int, threads: int, engine: Any, nam
     watched = Watched()
     scan(
         model,
-        from_corpus("topics"),
+        from_corpus("all"),
         out=out,
         context=CONTEXT,
         max_tokens=tokens,
