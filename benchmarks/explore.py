@@ -41,9 +41,10 @@ STAGES = {
 }
 SHOWN = """([layer, head]) => {
     const box = document.querySelector('.iv-explore'), part = name => document.querySelector(`.iv-explore-${name} .iv`);
-    return box.dataset.state === 'ready' && box.dataset.head === `${layer}.${head}`
-        && part('map').dataset.state === 'ready' && part('map').querySelector('.iv-title').textContent === `Layer ${layer}, head ${head}`
-        && part('tokens').dataset.state === 'ready' && part('tokens').querySelector('.iv-readout').textContent.startsWith(`layer ${layer}, head ${head}:`);
+    const ready = [box, part('map'), part('tokens')].every(one => one.dataset.state === 'ready');
+    return ready && box.dataset.head === `${layer}.${head}`
+        && part('map').querySelector('.iv-title').textContent === `Layer ${layer}, head ${head}`
+        && part('tokens').querySelector('.iv-readout').textContent.startsWith(`layer ${layer}, head ${head}:`);
 }"""
 
 

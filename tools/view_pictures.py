@@ -80,6 +80,7 @@ VIEWS: Mapping[str, Callable[[], View]] = {
     "sae_feature": features,
     "pattern_atlas": lambda: kept("smollm2_heads/embedding").view(),
     "compare_view": compared,
+    "curves_view": lambda: kept("smollm2_streaming").view(),
     "explore": lambda: interp.explore(run(), head=INDUCTION),
 }
 

@@ -1,7 +1,7 @@
 """Batch jobs over large texts: resumable folders, workers, exact merging, Parquet results with a manifest and a report.
 
-What needs torch is taken from its own module, so that results open at once: `interp.batch.scan`, `.job`, `.analysis_task`, `.series`, `.array` and
-`.compare`.
+What needs torch is taken from its own module, so that results open at once: `interp.batch.scan`, `.job`, `.analysis_task`, `.series`, `.array`,
+`.compare` and `.compare_results`.
 """
 
 from __future__ import annotations

@@ -31,11 +31,13 @@ from interp.heads.report import NOT_MEASURED, REPORT, RESULTS
 from interp.heads.report import report as heads_report
 from interp.heads.report_parts import PARTS as HEAD_PARTS
 from interp.models.hooked import HookedModel
-from interp.results import Result, saved_kind
+from interp.results import Result
 from interp.sinks.report import report as sinks_report
 
 Say = Callable[[str, int, int], None]
 Settings = Mapping[str, Any]
+WHOLE: Final = "all"
+"""Name of the part of an analysis that has no parts."""
 UNPACKED: Final = ".unpacked"
 """Where trees go that are not kept."""
 DATE: Final = (1980, 1, 1, 0, 0, 0)
@@ -81,21 +83,23 @@ def _measure_heads(model: HookedModel, settings: Settings, part: str, folder: Pa
 def _finish_heads(model: HookedModel, settings: Settings, choices: Settings, folder: Path) -> Result:
     """The wide table; every part is there already, and used."""
     own = {name: settings[name] for name in ("tokens", "samples", "seed")}
-    if saved_kind(folder / REPORT) is None:
-        # Killed while it was written: half a result, which `Result.save` takes for somebody else's files.
-        shutil.rmtree(folder / REPORT, ignore_errors=True)
     return heads_report(model, folder=folder, parts=_head_parts(settings), rules=choices.get("rules"), **own)
 
 
-def _whole(run: Callable[..., Result], names: Mapping[str, str]) -> Analysis:
-    """An analysis of one part; `names` are its arguments -> names of settings."""
+def whole(run: Callable[..., Result], names: Mapping[str, str]) -> Analysis:
+    """An analysis of one part.
+
+    Args:
+        run: (model, progress=..., and its arguments by name) -> the result; `progress` is called with (steps done, steps).
+        names: those arguments -> names of settings.
+    """
 
     def measure(model: HookedModel, settings: Settings, part: str, folder: Path, say: Say) -> None:
         given = {argument: settings[name] for argument, name in names.items()}
         run(model, progress=lambda done, total: say(part, done, total), **given).save(folder / "result")
 
     return Analysis(
-        parts=lambda settings: ["all"],
+        parts=lambda settings: [WHOLE],
         measure=measure,
         finish=lambda model, settings, choices, folder: Result.load(folder / UNPACKED / "result"),
         unpacked=UNPACKED,
@@ -107,13 +111,13 @@ ANALYSES: Final[Mapping[str, Analysis]] = {
     "heads.report": Analysis(
         parts=_head_parts, measure=_measure_heads, finish=_finish_heads, unpacked=RESULTS, result=REPORT
     ),
-    "sinks": _whole(
+    "sinks": whole(
         sinks_report,
         {"tokens": "tokens", "count": "sequences", "long_tokens": "long_tokens", "form": "form", "seed": "seed"},
     ),
-    "entropy": _whole(entropy_report, {"tokens": "tokens", "count": "sequences", "seed": "seed"}),
+    "entropy": whole(entropy_report, {"tokens": "tokens", "count": "sequences", "seed": "seed"}),
 }
-"""Kind of a result -> how it is made."""
+"""Kind of a result -> how it is made, by any process. Other analyses bring their `Analysis`, and run in one process."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,6 +125,7 @@ class AnalysisRunner:
     """A loaded model that measures parts of an analysis."""
 
     model: HookedModel
+    analysis: Analysis
     plan: Mapping[str, Any]
     say: Say | None = None
 
@@ -129,8 +134,9 @@ class AnalysisRunner:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            analysis = ANALYSES[self.plan["analysis"]]
-            analysis.measure(self.model, self.plan["settings"], unit.work["part"], folder, self.say or _silent)
+            # Steps are signs of life, for those who wait for a worker.
+            say = self.say or (lambda _part, _done, _total: after(0, 0.0))
+            self.analysis.measure(self.model, self.plan["settings"], unit.work["part"], folder, say)
             after(0, time.perf_counter() - began)
             return _archive(folder, plan_key(self.plan))
 
@@ -143,7 +149,7 @@ def analysis_runner(model: HookedModel, record: Mapping[str, Any]) -> AnalysisRu
     """
     here = model_facts(model)
     refuse_other_plan({name: record[name] for name in here}, here, "the job")
-    return AnalysisRunner(model=model, plan=record)
+    return AnalysisRunner(model=model, analysis=ANALYSES[record["analysis"]], plan=record)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,11 +158,12 @@ class AnalysisTask:
 
     Attributes:
         model: what it is of.
-        analysis: its kind, one of `ANALYSES`.
+        analysis: its kind, one of `ANALYSES` unless `made` says how it is made.
         settings: all that its numbers depend on beside the model, plain values.
         choices: what only the last step looks at, such as the rules of labels.
         choice: how workers in other processes load the model, None where they cannot.
         say: called with (part, steps done, steps) while a part is measured in this process.
+        made: how it is made, for an analysis that only this process knows; None takes that of `ANALYSES`.
     """
 
     model: HookedModel
@@ -165,10 +172,16 @@ class AnalysisTask:
     choices: Settings = field(default_factory=dict)
     choice: ModelChoice | None = None
     say: Say | None = None
+    made: Analysis | None = None
 
     def __post_init__(self) -> None:
-        if self.analysis not in ANALYSES:
+        if self.made is None and self.analysis not in ANALYSES:
             raise OptionError(f"an analysis must be one of {', '.join(ANALYSES)}; got {self.analysis!r}")
+
+    @property
+    def how(self) -> Analysis:
+        """How it is made."""
+        return self.made or ANALYSES[self.analysis]
 
     @property
     def kind(self) -> str:
@@ -178,12 +191,12 @@ class AnalysisTask:
     @property
     def manifest_file(self) -> str:
         """The manifest of the result."""
-        return str(Path(ANALYSES[self.analysis].result) / MANIFEST)
+        return str(Path(self.how.result) / MANIFEST)
 
     @property
     def result_file(self) -> str:
         """The table of the result."""
-        return str(Path(ANALYSES[self.analysis].result) / "table.parquet")
+        return str(Path(self.how.result) / "table.parquet")
 
     def record(self) -> Mapping[str, Any]:
         """The plan."""
@@ -191,12 +204,12 @@ class AnalysisTask:
 
     def units(self) -> Iterator[Unit]:
         """One unit for each part."""
-        for index, part in enumerate(ANALYSES[self.analysis].parts(self.settings)):
+        for index, part in enumerate(self.how.parts(self.settings)):
             yield Unit(index=index, file=f"{index:06d}.zip", work={"part": part})
 
     def totals(self) -> tuple[int | None, int | None]:
         """Parts, and no tokens: their length says little of how long a part takes."""
-        return len(ANALYSES[self.analysis].parts(self.settings)), None
+        return len(self.how.parts(self.settings)), None
 
     def check(self, unit: Unit, place: Place) -> None:
         """See that a part was measured by this plan."""
@@ -209,10 +222,12 @@ class AnalysisTask:
 
     def runner(self) -> Runner:
         """A runner with the model at hand."""
-        return AnalysisRunner(model=self.model, plan=self.record(), say=self.say)
+        return AnalysisRunner(model=self.model, analysis=self.how, plan=self.record(), say=self.say)
 
     def recipe(self, place: str) -> Recipe:
         """How workers in other processes get the same model."""
+        if self.made is not None:
+            raise OptionError(f"{self.analysis} runs in one process; leave out the engine (--workers)")
         if self.choice is None:
             raise OptionError(
                 "workers in other processes load the model by name; give choice=ModelChoice(name=..., threads=...)"
@@ -221,7 +236,7 @@ class AnalysisTask:
 
     def finished(self, folder: Path) -> Result:
         """The result that was made before; the report of heads labels anew, because its rules are no part of the plan."""
-        analysis = ANALYSES[self.analysis]
+        analysis = self.how
         if analysis.unpacked == UNPACKED:
             return Result.load(folder / analysis.result)
         manifest = json.loads((folder / self.manifest_file).read_text(encoding="utf-8"))
@@ -230,7 +245,7 @@ class AnalysisTask:
 
     def fold(self, job: Job) -> Result:
         """Unpack the parts and make the result of them."""
-        analysis = ANALYSES[self.analysis]
+        analysis = self.how
         for unit in job.done:
             with job.place.open(unit.file) as file, _reading(file, unit.file) as archive:
                 _unpack(archive, job.folder / analysis.unpacked)
@@ -299,7 +314,3 @@ def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
             content = json.dumps({**json.loads(target.read_text(encoding="utf-8")), **json.loads(content)}).encode()
         make_folder(target.parent)
         write_file(target, lambda temporary, content=content: temporary.write_bytes(content))
-
-
-def _silent(_part: str, _done: int, _total: int) -> None:
-    """Watch nothing."""

@@ -17,12 +17,12 @@ from typing import Any, Final
 
 from interp.batch.events import Watcher
 from interp.batch.files import read_json, write_json
-from interp.batch.folder import claim, prepare
+from interp.batch.folder import claim, keep_place, prepare
 from interp.batch.job import run_job
 from interp.batch.lock import locked
-from interp.batch.places import Place
+from interp.batch.places import Place, place_of
 from interp.batch.plan import refuse_other_plan
-from interp.batch.result import PARTS, PLAN
+from interp.batch.result import PLAN
 from interp.batch.task import Engine, Job, Recipe, Runner, Task, Unit
 from interp.errors import OptionError, OutputError, PlanMismatchError
 
@@ -74,7 +74,13 @@ class PartDone:
 
 
 def run_part(
-    task: Task[Any], folder: str | Path, part: Part, *, engine: Engine | None = None, watch: Watcher | None = None
+    task: Task[Any],
+    folder: str | Path,
+    part: Part,
+    *,
+    engine: Engine | None = None,
+    watch: Watcher | None = None,
+    shards: str | None = None,
 ) -> PartDone:
     """Measure one part of a job; the job's folder must be one that all parts see.
 
@@ -84,18 +90,20 @@ def run_part(
         part: which.
         engine: where its shards are measured; None for this process.
         watch: called with every `Event`.
+        shards: folder or URL where shard files go, as in `run_job`; the same in each part.
 
     Raises:
         PlanMismatchError: the folder holds another plan.
         InterpError: as `run_job`.
     """
     folder = Path(folder)
-    _begin(folder, task)
+    where = place_of(folder, shards)
+    _begin(folder, task, where)
     own = _PartOfTask(task=task, part=part)
     if next(own.units(), None) is None:
         return PartDone(part=part, shards=0, tokens=0)
     place = folder / ARRAY / f"{part.number}-of-{part.of}"
-    return run_job(own, place, engine=engine, watch=watch, shards=str(folder / PARTS))
+    return run_job(own, place, engine=engine, watch=watch, shards=where)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,7 +163,7 @@ class _PartOfTask:
         return PartDone(part=self.part, shards=note["shards"], tokens=note["tokens"]["tokens"])
 
 
-def _begin(folder: Path, task: Task[Any]) -> None:
+def _begin(folder: Path, task: Task[Any], where: str) -> None:
     """See that the folder is for this plan, or begin it; unfinished files of the other parts are left alone."""
     parts = prepare(folder)
     until = time.monotonic() + BEGIN_SECONDS
@@ -164,8 +172,9 @@ def _begin(folder: Path, task: Task[Any]) -> None:
             with locked(parts):
                 if (parts / PLAN).exists():
                     refuse_other_plan(read_json(parts / PLAN).get("plan", {}), task.record(), str(folder))
+                    keep_place(folder, where)
                 else:
-                    claim(folder, task, "auto", shards=False)
+                    claim(folder, task, "auto", shards=False, where=where)
             return
         except PlanMismatchError:
             raise

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any, Final
@@ -78,18 +79,22 @@ class LocalEngine:
         workers: how many.
         devices: one for each worker, used in turn; empty leaves the recipe's.
         command: what starts a worker; the number of this process is added.
+        patience: seconds after which a worker that has a shard and says nothing (it does after each batch) is killed, which fails this attempt;
+            None waits for ever. The time in which it loads its model is not counted.
 
     Raises:
-        OptionError: no worker.
+        OptionError: no worker, or no patience.
     """
 
     workers: int
     devices: Sequence[str] = ()
     command: Sequence[str] = (sys.executable, "-c", BOOT)
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise OptionError(f"workers must be at least 1; got {self.workers}")
+        check_patience(self.patience)
 
     def run(self, recipe: Callable[[], Recipe], pending: Pending, tell: Callable[[Report], None]) -> None:
         """Measure what is pending; see `interp.batch.task.Engine`."""
@@ -107,11 +112,26 @@ class LocalEngine:
                             worker.give(unit, selector)
                     if all(worker.unit is None for worker in crew):
                         return
-                    for key, _ in selector.select():
+                    for key, _ in selector.select(self._time_left(crew)):
                         key.data.listen(selector)
+                    for worker in crew:
+                        if self.patience is not None and worker.silence >= self.patience:
+                            worker.give_up(self.patience, selector)
             finally:
                 for worker in crew:
                     worker.end()
+
+    def _time_left(self, crew: Sequence[_Worker]) -> float | None:
+        """Seconds until patience with one of the workers ends; None waits for ever."""
+        if self.patience is None:
+            return None
+        return max(0.0, self.patience - max(worker.silence for worker in crew))
+
+
+def check_patience(seconds: float | None) -> None:
+    """Refuse a patience that is no time. Raises OptionError."""
+    if seconds is not None and not seconds > 0:
+        raise OptionError(f"patience must be a number of seconds above 0; got {seconds:g}")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -127,7 +147,13 @@ class _Worker:
     ready: bool = False
     unit: Unit | None = None
     heard: bytes = b""
+    last: float = 0.0
     failed_starts: int = 0
+
+    @property
+    def silence(self) -> float:
+        """Seconds since a worker that has its model and a unit said something, or got the unit; 0 for others."""
+        return time.monotonic() - self.last if self.ready and self.unit is not None else 0.0
 
     def give(self, unit: Unit, selector: selectors.BaseSelector) -> None:
         """Give it a unit; a process is started where there is none."""
@@ -146,9 +172,16 @@ class _Worker:
         if not content:
             self._died(selector)
             return
+        self.last = time.monotonic()
         *lines, self.heard = (self.heard + content).split(b"\n")
         for line in lines:
             self._hear(json.loads(line))
+
+    def give_up(self, patience: float, selector: selectors.BaseSelector) -> None:
+        """Kill it, and fail the unit it had."""
+        if self.process is not None:
+            self.process.kill()
+            self._died(selector, f"the worker said nothing for {patience:g} s, and was killed")
 
     def end(self) -> None:
         """End the process, at once."""
@@ -186,6 +219,7 @@ class _Worker:
         process = self.process
         if process is None or process.stdin is None:
             return
+        self.last = time.monotonic()
         left = memoryview(json.dumps(record).encode() + b"\n")
         try:
             while left:
@@ -210,13 +244,14 @@ class _Worker:
     def _tell(self, kind: Any, **facts: Any) -> None:
         self.tell(Report(kind=kind, unit=self.unit, worker=self.number, **facts))
 
-    def _died(self, selector: selectors.BaseSelector) -> None:
+    def _died(self, selector: selectors.BaseSelector, why: str | None = None) -> None:
         """Fail the unit it had; one that died before it was ready is started once more."""
         process, unit, was_ready = self.process, self.unit, self.ready
         if process is None:
             return
         selector.unregister(process.stdout)  # pyright: ignore[reportArgumentType]
-        how = self._cause(process.wait())
+        status = process.wait()
+        how = why or self._cause(status)
         self.end()
         if was_ready:
             self.unit = None

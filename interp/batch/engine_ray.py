@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from interp.batch.engine_local import STARTS, check_patience
 from interp.batch.failures import in_words, raised_by_worker
 from interp.batch.places import Place, open_place
 from interp.batch.task import Pending, Recipe, Report, Runner, Unit, work
 from interp.errors import InterpError, OptionError, OutputError
 
-STARTS: Final = 3
-"""How often an actor may die in a row before it has loaded its model."""
 TICK: Final = 10.0
 """Seconds between two looks at a cluster that has nothing to say."""
 OBJECT_STORE: Final = 100 * 2**20
@@ -36,19 +36,23 @@ class RayEngine:
         workers: how many actors.
         address: of a running cluster, "auto" for the one that this machine belongs to. None takes the one that RAY_ADDRESS names, as Ray itself
             does, and without it starts one of this machine alone, for this run.
-        patience: seconds to wait, with nothing under way, for the cluster to have room for an actor.
+        wait_for_room: seconds to wait, with nothing under way, for the cluster to have room for an actor.
+        patience: seconds after which an actor that has a shard and did not answer is killed, which fails this attempt; None waits for ever. An
+            actor answers once for each shard, when it is measured; the time in which it loads its model is not counted.
 
     Raises:
-        OptionError: no worker, or no Ray.
+        OptionError: no worker, no patience, or no Ray.
     """
 
     workers: int
     address: str | None = None
-    patience: float = 600.0
+    wait_for_room: float = 600.0
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise OptionError(f"workers must be at least 1; got {self.workers}")
+        check_patience(self.patience)
         _ray()
 
     def run(self, recipe: Callable[[], Recipe], pending: Pending, tell: Callable[[Report], None]) -> None:
@@ -64,7 +68,7 @@ class RayEngine:
         with _cluster(self, asked):
             crew = [_Member(number=number, recipe=asked, tell=tell) for number in range(self.workers)]
             try:
-                _Foreman(crew=crew, pending=pending, held=held, patience=self.patience, tell=tell).work()
+                _Foreman(crew=crew, pending=pending, held=held, engine=self, tell=tell).work()
             finally:
                 for member in crew:
                     member.end()
@@ -112,7 +116,13 @@ class _Member:
     doing: Any = None
     ready: bool = False
     unit: Unit | None = None
+    given: float = 0.0
     failed_starts: int = 0
+
+    @property
+    def silence(self) -> float:
+        """Seconds since it got the unit that it has; 0 without one."""
+        return time.monotonic() - self.given if self.unit is not None else 0.0
 
     @property
     def idle(self) -> bool:
@@ -129,7 +139,8 @@ class _Member:
 
     def give(self, unit: Unit) -> None:
         """Give it a unit."""
-        self.unit, self.doing = unit, self.handle.measure.remote(json.dumps(unit.record()))
+        self.unit, self.given = unit, time.monotonic()
+        self.doing = self.handle.measure.remote(json.dumps(unit.record()))
 
     def listen(self) -> None:
         """Take the answer to what it was asked last, or its death."""
@@ -137,7 +148,7 @@ class _Member:
         try:
             said = json.loads(_ray().get(doing))
         except _ray().exceptions.RayError as error:
-            self._died(error)
+            self._died(in_words(error))
             return
         if said["event"] == "refused":
             raise raised_by_worker(said["error"], said["message"])
@@ -149,22 +160,27 @@ class _Member:
             self.tell(Report(kind="context", unit=unit, worker=self.number, tokens=tokens, seconds=seconds))
         self.tell(Report(kind=said["event"], unit=unit, worker=self.number, message=said.get("message", "")))
 
+    def give_up(self, patience: float) -> None:
+        """End the actor, and fail the unit it had."""
+        self.doing = None
+        self._died(f"the actor said nothing for {patience:g} s, and was killed")
+
     def end(self) -> None:
         """End the actor, at once."""
         if self.handle is not None:
             _ray().kill(self.handle)
             self.handle = None
 
-    def _died(self, error: Exception) -> None:
+    def _died(self, why: str) -> None:
         unit, self.unit = self.unit, None
         if not self.ready:
             self.failed_starts += 1
             if self.failed_starts >= STARTS:
-                raise OutputError(f"actor {self.number} cannot start: {in_words(error)}; try fewer workers") from error
+                raise OutputError(f"actor {self.number} cannot start: {why}; try fewer workers")
         self.end()
         self.start()
         if unit is not None:
-            self.tell(Report(kind="failed", unit=unit, worker=self.number, message=in_words(error)))
+            self.tell(Report(kind="failed", unit=unit, worker=self.number, message=why))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -174,7 +190,7 @@ class _Foreman:
     crew: list[_Member]
     pending: Pending
     held: Unit | None
-    patience: float
+    engine: RayEngine
     tell: Callable[[Report], None]
     waited: float = field(default=0.0)
 
@@ -201,15 +217,21 @@ class _Foreman:
     def _listen(self, under_way: bool) -> None:
         """Wait for the next answers; with nothing under way, not for ever."""
         by_answer = {member.doing: member for member in self.crew if member.doing is not None}
-        answers, _ = _ray().wait(list(by_answer), num_returns=1, timeout=TICK)
+        patience, tick = self.engine.patience, TICK
+        if patience is not None:
+            tick = min(tick, max(0.0, patience - max(member.silence for member in self.crew)))
+        answers, _ = _ray().wait(list(by_answer), num_returns=1, timeout=tick)
         for answer in answers:
             by_answer[answer].listen()
-        self.waited = 0.0 if answers or under_way else self.waited + TICK
-        if self.waited >= self.patience:
+        for member in self.crew:
+            if patience is not None and member.silence >= patience:
+                member.give_up(patience)
+        self.waited = 0.0 if answers or under_way else self.waited + tick
+        if self.waited >= self.engine.wait_for_room:
             raise OutputError(
-                f"the cluster had no room for an actor in {self.patience:.0f} seconds; give it more machines, or ask for fewer --threads"
+                f"the cluster had no room for an actor in {self.engine.wait_for_room:.0f} seconds; give it more machines, or ask for fewer --threads"
             )
-        if self.waited == TICK:
+        if self.waited and self.waited == tick:
             self.tell(Report(kind="notice", message="waiting for the cluster: no actor has its model loaded yet"))
 
 

@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 
 from interp.batch.clock import now
 from interp.batch.files import UNFINISHED, make_folder, read_json, write_json
+from interp.batch.places import SHARDS_AT, open_place, place_for_record, recorded_place
 from interp.batch.plan import plan_key, refuse_other_plan
 from interp.batch.result import PARTS, PLAN
-from interp.batch.task import Task
+from interp.batch.task import SHARD_FILE, Task
 from interp.errors import OptionError, OutputError, PlanMismatchError
 
 Resume = Literal["auto", "require", "never"]
@@ -43,7 +44,7 @@ def prepare(folder: Path) -> Path:
     return folder / PARTS
 
 
-def claim(folder: Path, task: Task[Any], resume: Resume, *, shards: bool) -> JobFolder:
+def claim(folder: Path, task: Task[Any], resume: Resume, *, shards: bool, where: str) -> JobFolder:
     """Take a folder for a task: begin it there, or go on with what is there. Call this with the folder's lock held.
 
     Args:
@@ -51,11 +52,12 @@ def claim(folder: Path, task: Task[Any], resume: Resume, *, shards: bool) -> Job
         task: what is to be measured.
         resume: "auto" goes on where there is something, "require" insists that there is, "never" that there is not.
         shards: whether any shard is finished; where none is there is nothing to mix, and another plan may begin.
+        where: the shards go: a folder or URL.
 
     Raises:
         OptionError: an unknown `resume`.
         PlanMismatchError: the folder holds another plan; the message names what differs.
-        OutputError: there is nothing to resume, or something although there must not be.
+        OutputError: there is nothing to resume, or something although there must not be, or the shards lie in another place.
     """
     if resume not in get_args(Resume):
         raise OptionError(f"resume must be one of {', '.join(get_args(Resume))}; got {resume!r}")
@@ -64,6 +66,8 @@ def claim(folder: Path, task: Task[Any], resume: Resume, *, shards: bool) -> Job
     key = plan_key(plan)
     manifest = folder / task.manifest_file
     begun = folder / PARTS / PLAN
+    if begun.exists():
+        keep_place(folder, where)
     there = read_json(begun) if begun.exists() else read_json(manifest) if manifest.exists() else None
     if there is not None and not shards and not manifest.exists() and there.get("key") != key:
         there = None
@@ -73,8 +77,11 @@ def claim(folder: Path, task: Task[Any], resume: Resume, *, shards: bool) -> Job
             raise OutputError(f"{folder} holds nothing to resume; leave out --resume (resume='require') to begin there")
         started = now()
         total, tokens = task.totals()
-        counts = {"shards": total, "tokens": tokens, "manifest": task.manifest_file}
-        write_json(begun, {"kind": task.kind, "key": key, "started": started, **counts, "plan": dict(plan)})
+        facts: dict[str, Any] = {"shards": total, "tokens": tokens, "manifest": task.manifest_file}
+        elsewhere = place_for_record(folder, where)
+        if elsewhere is not None:
+            facts[SHARDS_AT] = elsewhere
+        write_json(begun, {"kind": task.kind, "key": key, "started": started, **facts, "plan": dict(plan)})
         return JobFolder(folder=folder, started=started, finished=False)
     if resume == "never":
         raise OutputError(
@@ -87,6 +94,24 @@ def claim(folder: Path, task: Task[Any], resume: Resume, *, shards: bool) -> Job
     refuse_other_plan(_plan_of(there, folder), plan, str(folder))
     finished = manifest.exists() and (folder / task.result_file).exists() and _whole(read_json(manifest), key)
     return JobFolder(folder=folder, started=str(there.get("started", now())), finished=finished)
+
+
+def keep_place(folder: Path, where: str) -> None:
+    """See that shards go where those of a begun job lie, and write the place down if it has none yet. Call this with the lock held.
+
+    Raises:
+        OutputError: the job has shards in another place.
+    """
+    record = read_json(folder / PARTS / PLAN)
+    wanted, there = place_for_record(folder, where), recorded_place(folder, record)
+    if wanted == record.get(SHARDS_AT):
+        return
+    if any(SHARD_FILE.fullmatch(name) for name in open_place(there).names()):
+        raise OutputError(
+            f"the shards of the job in {folder} lie in {there}, and {where} was asked for; leave out --shards (shards=), or choose another folder"
+        )
+    rest = {name: value for name, value in record.items() if name != SHARDS_AT}
+    write_json(folder / PARTS / PLAN, rest if wanted is None else {**rest, SHARDS_AT: wanted})
 
 
 def _plan_of(record: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from interp.batch.files import read_json
 from interp.batch.folder import JobFolder, Resume, claim, prepare
 from interp.batch.interrupt import ScanInterruptedError, two_step_interrupts
 from interp.batch.lock import locked
-from interp.batch.places import Place, open_place
+from interp.batch.places import Place, open_place, place_of
 from interp.batch.plan import plan_key
 from interp.batch.result import PARTS
 from interp.batch.task import ATTEMPTS, HERE, SHARD_FILE, Engine, Job, Pending, Report, Task, Unit
@@ -54,7 +54,8 @@ def run_job(
         engine: where shards are measured; None for this process.
         resume: "auto", "require" (there must be something to go on with) or "never" (there must not).
         watch: called with every `Event`.
-        shards: folder or URL where shard files go; None for `parts/` in the job's folder.
+        shards: folder or URL where shard files go; None for where they went when the job was begun, `parts/` in its folder if nothing
+            was said.
         measure: False folds what is there, and measures nothing.
 
     Raises:
@@ -66,11 +67,11 @@ def run_job(
         InterpError: what the task or a worker raised on purpose.
     """
     folder = Path(folder)
-    where = shards or str(folder / PARTS)
+    where = place_of(folder, shards)
     session = _Session(task=task, watch=watch or _ignore, place=open_place(where), parts=folder / PARTS)
     with locked(prepare(folder)), two_step_interrupts(session.wind_up) as interrupts:
         there = any(SHARD_FILE.fullmatch(name) for name in session.place.names())
-        job = claim(folder, task, resume, shards=there)
+        job = claim(folder, task, resume, shards=there, where=where)
         if job.finished:
             return session.already_done(job)
         begun = engine or InProcess(runner=task.runner, place=session.place)

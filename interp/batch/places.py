@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 
-from interp.batch.files import make_folder, write_file
+from interp.batch.files import make_folder, read_json, write_file
+from interp.batch.result import PARTS, PLAN
 from interp.errors import CorruptFileError
+
+SHARDS_AT: Final = "shards_at"
+"""Where a job's record says that its shards lie, if not in its own folder of parts. It is no part of the plan."""
 
 
 @runtime_checkable
@@ -76,3 +82,28 @@ def open_place(where: str) -> Place:
 
         return RemotePlace(url=where)
     return LocalPlace(folder=Path(where))
+
+
+def place_of(folder: Path, asked: str | None) -> str:
+    """Where the shards of a job go: where it was asked for, or else where they went when it was begun, or else its folder of parts."""
+    begun = folder / PARTS / PLAN
+    if asked is not None:
+        return asked
+    return recorded_place(folder, read_json(begun) if begun.exists() else {})
+
+
+def recorded_place(folder: Path, record: Mapping[str, Any]) -> str:
+    """Where the record of a job (its `plan.json`) says that the shards lie."""
+    named = record.get(SHARDS_AT)
+    if named is None:
+        return str(folder / PARTS)
+    return str(named) if "://" in named else os.path.normpath(os.path.join(os.path.realpath(folder), named))
+
+
+def place_for_record(folder: Path, where: str) -> str | None:
+    """How a job's record names a place: a URL as it is, a folder relative to the job's; None is the job's folder of parts."""
+    path = where.removeprefix("file://")
+    if "://" in path:
+        return path
+    relative = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+    return None if relative == PARTS else relative

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import uuid
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,9 @@ from interp.errors import CorruptFileError, OptionError, OutputError
 WHOLE_WRITES: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
 """Stores in which a written object appears whole or not at all; elsewhere a file is written under another name and moved."""
 
+PASSWORD: Final = re.compile(r"[^:]+://[^/]*:[^/]*@")
+"""USER:PASSWORD@ in front of the host."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RemotePlace:
@@ -30,12 +34,18 @@ class RemotePlace:
         url: of the folder.
 
     Raises:
-        OptionError: no file system of that kind is known, or the package for it is not installed.
+        OptionError: no file system of that kind is known, the package for it is not installed, or the URL holds a password: it would be
+            written down with the job.
     """
 
     url: str
 
     def __post_init__(self) -> None:
+        if PASSWORD.match(self.url):
+            raise OptionError(
+                "a URL of shards must hold no password or key: it is written into the job's folder; leave them to the environment or "
+                "to the file system's own configuration"
+            )
         try:
             _ = self._opened
         except (ImportError, ValueError) as error:

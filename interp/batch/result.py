@@ -98,6 +98,23 @@ def open_scan(folder: str | Path) -> ScanResult:
     return ScanResult(folder=folder, manifest=read_json(path))
 
 
+def model_labels(folder: Path) -> list[str]:
+    """The labels of the models in a folder of several models' scans, in their order.
+
+    Raises:
+        CorruptFileError: the list of them is damaged.
+    """
+    try:
+        return [str(model["label"]) for model in read_json(folder / MODELS_FILE)["models"]]
+    except (KeyError, TypeError) as error:
+        raise CorruptFileError(f"{MODELS_FILE} cannot be read ({error}); run the same command again") from error
+
+
+def model_folder(folder: Path, label: str) -> Path:
+    """Where the scan of one of several models lies."""
+    return folder / f"model={label}"
+
+
 def read_table(folder: Path) -> pd.DataFrame:
     """Read the table of a folder: columns layer, head, statistic, mean, std, count, min, max, q05 to q95.
 

@@ -72,7 +72,7 @@ def scan(
         thumbnails: heads whose maps are pictured, 0 for none.
         engine: where shards are measured (`interp.batch.engine_local.LocalEngine(workers=2)`); None for this process.
         choice: how the engine's workers load the same model.
-        shards: folder or URL where shard files go; None for `parts/` in `out`.
+        shards: folder or URL where shard files go; None for where they went before, `parts/` in `out` if nothing was said.
         measure: False folds the shards that are there, and measures nothing.
 
     Returns:

@@ -17,13 +17,14 @@ from typing import Any
 
 import pandas as pd
 
-from interp.batch.endings import IncompleteJobError
+from interp.batch.endings import IncompleteJobError, JobFailedError
 from interp.batch.files import make_folder, read_json, write_json
-from interp.batch.result import MODELS_FILE, ScanResult, open_scan
+from interp.batch.result import MANIFEST, MODELS_FILE, ScanResult, model_folder, model_labels, open_scan
 from interp.batch.task import ModelChoice
 from interp.batch.worker import load_choice
 from interp.display import plot as draw
-from interp.errors import CorruptFileError, OptionError, OutputError
+from interp.display import view as open_view
+from interp.errors import InterpError, OptionError, OutputError
 from interp.models.hooked import HookedModel
 
 
@@ -49,6 +50,10 @@ class ModelsResult:
     def plot(self, **options: object) -> Any:
         """Draw heads over the models as a plotly figure (`statistic=` chooses what is shown first)."""
         return draw("batch.models", self, **options)
+
+    def view(self, **options: object) -> Any:
+        """Open heads over the models in a notebook widget."""
+        return open_view("batch.models", self, **options)
 
 
 def parse_model(text: str) -> tuple[str, str | None]:
@@ -78,20 +83,27 @@ def labels(choices: Sequence[ModelChoice]) -> list[str]:
 
 
 def scan_models(
-    choices: Sequence[ModelChoice], out: str | Path, run: Callable[[ModelChoice, HookedModel, Path], ScanResult]
+    choices: Sequence[ModelChoice],
+    out: str | Path,
+    run: Callable[[ModelChoice, HookedModel, Path], ScanResult],
+    *,
+    tell: Callable[[str, InterpError], None] | None = None,
 ) -> ModelsResult:
     """Scan several models one after the other, each in its own folder. Called again, it goes on where it stopped.
+
+    A model that cannot be loaded or scanned, or only in part, does not keep the others from being scanned.
 
     Args:
         choices: the models, in the order in which they are to be shown.
         out: folder of all scans.
         run: scans a loaded model into a folder, as in ``lambda choice, model, folder: scan(model, texts, out=folder)``.
+        tell: called with a model's label and its error, when it happens.
 
     Raises:
         OptionError: no model, or one twice.
         OutputError: the folder holds scans of other models.
-        IncompleteJobError: shards of some models are missing; the others were all scanned.
-        InterpError: as `interp.load` and `scan`.
+        IncompleteJobError: shards of some models are missing; all models were scanned.
+        JobFailedError: some models could not be scanned at all; the others were. An error of another kind if all of those had that kind.
     """
     out = Path(out)
     names = labels(choices)
@@ -99,21 +111,37 @@ def scan_models(
         raise OptionError("there is no model to scan; name at least one")
     _claim(out, choices, names)
     scans: dict[str, ScanResult] = {}
+    # Words and not errors: an error's traceback would keep the model in memory.
     missing: list[str] = []
+    failed: list[tuple[type[InterpError], str]] = []
     for choice, label in zip(choices, names, strict=True):
-        model = load_choice(choice)
         try:
-            scans[label] = run(choice, model, out / f"model={label}")
-        except IncompleteJobError as error:
-            scans[label] = error.result
-            missing.append(f"{label}: {error}")
-        finally:
-            model.release()
-        del model
+            scans[label] = _scan_one(choice, model_folder(out, label), run)
+        except InterpError as error:
+            if tell is not None:
+                tell(label, error)
+            if isinstance(error, IncompleteJobError):
+                scans[label] = error.result
+                missing.append(f"{label}: {error}")
+            else:
+                failed.append((type(error), f"{label}: {error}"))
     result = ModelsResult(folder=out, scans=scans)
+    if failed:
+        kinds = {kind for kind, _ in failed}
+        raise (kinds.pop() if len(kinds) == 1 else JobFailedError)("; ".join([x for _, x in failed] + missing))
     if missing:
         raise IncompleteJobError("; ".join(missing), result)
     return result
+
+
+def _scan_one(
+    choice: ModelChoice, folder: Path, run: Callable[[ModelChoice, HookedModel, Path], ScanResult]
+) -> ScanResult:
+    model = load_choice(choice)
+    try:
+        return run(choice, model, folder)
+    finally:
+        model.release()
 
 
 def open_models(folder: str | Path) -> ModelsResult:
@@ -126,14 +154,10 @@ def open_models(folder: str | Path) -> ModelsResult:
     folder = Path(folder)
     if not (folder / MODELS_FILE).exists():
         raise OutputError(f"{folder} holds no scans of several models ({MODELS_FILE} is missing)")
-    try:
-        names = [str(model["label"]) for model in read_json(folder / MODELS_FILE)["models"]]
-    except (KeyError, TypeError) as error:
-        raise CorruptFileError(f"{MODELS_FILE} cannot be read ({error}); run the same command again") from error
-    done = [name for name in names if (folder / f"model={name}" / "manifest.json").exists()]
+    done = [name for name in model_labels(folder) if (model_folder(folder, name) / MANIFEST).exists()]
     if not done:
         raise OutputError(f"none of the scans in {folder} is finished; run the same command again")
-    return ModelsResult(folder=folder, scans={name: open_scan(folder / f"model={name}") for name in done})
+    return ModelsResult(folder=folder, scans={name: open_scan(model_folder(folder, name)) for name in done})
 
 
 def _claim(out: Path, choices: Sequence[ModelChoice], names: Sequence[str]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from interp.batch.failures import Failure, read_failures
 from interp.batch.files import read_json
 from interp.batch.lock import holder
-from interp.batch.result import MANIFEST, PARTS, PLAN
+from interp.batch.places import open_place, recorded_place
+from interp.batch.result import MANIFEST, PARTS, PLAN, model_folder, model_labels
 from interp.batch.task import SHARD_FILE
 from interp.errors import OutputError
 
 State = Literal["running", "stopped", "incomplete", "finished"]
+WORST_LAST: Final[tuple[State, ...]] = ("finished", "incomplete", "stopped", "running")
+"""Of several jobs the last of these that any has is that of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class JobStatus:
         state: "running" (a process works on it), "finished", "incomplete" (folded without some shards), or "stopped".
         process: number of the process that works on it, None if none does.
         started: UTC.
-        shards: finished ones in the folder.
+        shards: finished ones in the place where they go.
         shards_total: None where the text is streamed and its length unknown.
         splits: shards whose batches were split because memory ran out.
         failures: attempts that failed, oldest first.
@@ -57,10 +60,10 @@ def job_status(folder: str | Path) -> JobStatus:
     """Read how far a job is.
 
     Args:
-        folder: of the job (`--out`). Shards that were sent elsewhere (`shards=`) are not counted.
+        folder: of the job (`--out`). Shards that were sent elsewhere (`--shards`) are counted there.
 
     Raises:
-        OutputError: it holds no job.
+        OutputError: it holds no job, or the place of its shards cannot be listed.
         CorruptFileError: its plan is damaged.
     """
     folder = Path(folder)
@@ -71,7 +74,7 @@ def job_status(folder: str | Path) -> JobStatus:
     place = folder / begun.get("manifest", MANIFEST)
     manifest = read_json(place) if place.exists() else {}
     ended = manifest.get("job", manifest)
-    names = [path.relative_to(parts).as_posix() for path in parts.rglob("*") if not path.name.startswith(".")]
+    names = open_place(recorded_place(folder, begun)).names()
     process = holder(parts)
     done = ended.get("key") == begun.get("key")
     state: State = "incomplete" if ended.get("set_aside") else "finished"
@@ -87,3 +90,20 @@ def job_status(folder: str | Path) -> JobStatus:
         failures=tuple(read_failures(parts)),
         plan=begun.get("plan", {}),
     )
+
+
+def models_status(folder: str | Path) -> dict[str, JobStatus | None]:
+    """How far the scans of several models are: label -> status, None for a model that was not begun.
+
+    Raises:
+        CorruptFileError: a file is damaged.
+        OutputError: as `job_status`.
+    """
+    places = {label: model_folder(Path(folder), label) for label in model_labels(Path(folder))}
+    return {label: job_status(place) if (place / PARTS / PLAN).exists() else None for label, place in places.items()}
+
+
+def common_state(jobs: Iterable[JobStatus | None]) -> State:
+    """The state of several jobs together: "running" if one is, "stopped" if one is or was not begun, "incomplete" if one is, "finished"."""
+    states: list[State] = ["stopped" if job is None else job.state for job in jobs]
+    return max(states, key=WORST_LAST.index) if states else "stopped"

@@ -12,22 +12,18 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from queue import SimpleQueue
-from typing import Any, Final, TextIO, get_args
-
-import torch
+from typing import Any, TextIO
 
 from interp.batch.analysis_task import ANALYSES, analysis_runner
 from interp.batch.failures import in_words
 from interp.batch.places import Place, open_place
 from interp.batch.scan_runner import scan_runner
 from interp.batch.task import ModelChoice, Recipe, Runner, Unit, work
-from interp.capture.call import BackendChoice
 from interp.errors import InterpError, OptionError
 from interp.models.hooked import HookedModel
-from interp.models.load import load
-
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from interp.models.load_by_words import load_by_words
 
 RUNNERS: dict[str, Callable[[HookedModel, Mapping[str, Any]], Runner]] = {
     "scan": scan_runner,
@@ -42,21 +38,7 @@ def load_choice(choice: ModelChoice) -> HookedModel:
     Raises:
         InterpError: as `interp.load`.
     """
-    if choice.dtype not in DTYPES:
-        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}; got {choice.dtype!r}")
-    backend = next((known for known in get_args(BackendChoice) if known == choice.backend), None)
-    if backend is None:
-        raise OptionError(f"backend must be one of {', '.join(get_args(BackendChoice))}; got {choice.backend!r}")
-    torch.set_num_threads(choice.threads)
-    model = load(
-        choice.name,
-        dtype=DTYPES[choice.dtype],
-        device=choice.device,
-        revision=choice.revision,
-        offline=choice.offline,
-    )
-    model.backend = backend
-    return model
+    return load_by_words(**asdict(choice))
 
 
 def open_runner(recipe: Recipe) -> Runner:

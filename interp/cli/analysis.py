@@ -1,8 +1,4 @@
-"""What the commands that analyse one model share: their options, loading, progress, saving, and the table that they print.
-
-`analysis(kind)` turns a function (model, its own options, progress) into a command: MODEL, --out and the options of every such command are
-added, so that each command says what is its own and nothing else.
-"""
+"""What the commands that analyse one model share: their options, loading, and the tables that they print."""
 
 from __future__ import annotations
 
@@ -14,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.console import print_json, print_table, say
-from interp.cli.counting import counting
+from interp.cli.console import print_json, print_table
 from interp.cli.options import load_model
 from interp.errors import OutputError
 
@@ -79,38 +74,6 @@ def with_options(
     command.__doc__ = own.__doc__
     command.__name__ = own.__name__
     return command
-
-
-def analysis(kind: str) -> Callable[[Callable[..., Result]], Callable[..., None]]:
-    """Make a command of a function (model, options annotated by typer ..., seed, progress) -> `Result`.
-
-    Args:
-        kind: of the result, so that a folder that holds something else is refused before anything is measured.
-    """
-
-    def decorate(run: Callable[..., Result]) -> Callable[..., None]:
-        def command(**given: Any) -> None:
-            model, out = given.pop("model"), given.pop("out")
-            loading = {name: given.pop(name) for name in LOADING}
-            top, as_json, quiet = given.pop("top"), given.pop("as_json"), given.pop("quiet")
-            check_out(out, kind)
-            hooked = load_model(model, **loading)
-            with counting(f"{kind.removeprefix('heads.')} {hooked.source.name}", quiet=quiet) as progress:
-                result = run(hooked, progress=progress, **given)
-            result.save(out)
-            if as_json:
-                print_rows(result, top)
-            elif not quiet:
-                print_top(result, top)
-                say(f"table, arrays and manifest lie in {out}")
-
-        first: dict[str, tuple[Any, Any]] = {
-            "model": (Model, inspect.Parameter.empty),
-            "out": (Out, inspect.Parameter.empty),
-        }
-        return with_options(command, run, {**first, **SHARED})
-
-    return decorate
 
 
 def loading(run: Callable[..., None]) -> Callable[..., None]:

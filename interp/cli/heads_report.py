@@ -14,7 +14,7 @@ import typer
 from interp.cli.analysis import Model, Out, Quiet, Seed, check_out, load_like
 from interp.cli.console import print_table, say
 from interp.cli.counting import counting
-from interp.cli.jobs import EngineName, Workers, run_analysis
+from interp.cli.jobs import EngineName, Patience, Workers, run_analysis
 from interp.cli.options import load_model, number_list, one_of, word_list
 from interp.errors import OptionError
 
@@ -44,6 +44,7 @@ def report(
     seed: Seed = 0,
     workers: Workers = None,
     engine: EngineName = "local",
+    patience: Patience = None,
     quiet: Quiet = False,
     **loading: Any,
 ) -> None:
@@ -57,7 +58,15 @@ def report(
         "heads.report",
         {"tokens": tokens, "samples": samples, "parts": word_list(parts), "seed": seed},
         choices={"rules": _rules(rule or [])},
-        shown={"model": model, "out": out, "workers": workers, "engine": engine, "quiet": quiet, **loading},
+        shown={
+            "model": model,
+            "out": out,
+            "workers": workers,
+            "engine": engine,
+            "patience": patience,
+            "quiet": quiet,
+            **loading,
+        },
     )
     try:
         embedding(wide, seed=seed).save(out / EMBEDDING)

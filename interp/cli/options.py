@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import OptionError
 
 if TYPE_CHECKING:
     from interp.models.hooked import HookedModel
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 def number_list(text: str | None, option: str) -> list[int] | None:
@@ -77,21 +75,12 @@ def load_model(
         OptionError: an impossible value.
         InterpError: as `interp.load`.
     """
-    if dtype not in DTYPES:
-        raise OptionError(f"--dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    from interp.models.load_by_words import BACKENDS, DTYPES, load_by_words
+
+    one_of(dtype, tuple(DTYPES), "--dtype")
+    one_of(backend, BACKENDS, "--backend")
     if threads is not None and threads < 1:
         raise OptionError(f"--threads must be at least 1; got {threads}")
-    import torch
-
-    from interp.models.load import load
-    from interp_kernels.dispatch import BackendChoice
-
-    chosen = next((b for b in get_args(BackendChoice) if b == backend), None)
-    if chosen is None:
-        raise OptionError(f"--backend must be one of {', '.join(get_args(BackendChoice))}; got {backend!r}")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    model = load(name, dtype=dtypes[dtype], device=device, revision=revision, offline=offline)
-    model.backend = chosen
-    return model
+    return load_by_words(
+        name, dtype=dtype, device=device, backend=backend, threads=threads, revision=revision, offline=offline
+    )

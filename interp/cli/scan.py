@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.console import say
+from interp.cli.console import complain, say
 from interp.cli.jobs import (
     EngineName,
+    Patience,
     Workers,
     folding,
     in_context,
@@ -96,6 +97,13 @@ def scan(
     ] = 0,
     workers: Workers = None,
     engine: EngineName = "local",
+    patience: Patience = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(
+            "--shards", help="Folder or URL (s3://...) for the files of finished shards; DIR/parts if left out."
+        ),
+    ] = None,
     bos: Annotated[
         bool | None,
         typer.Option(
@@ -166,14 +174,17 @@ def scan(
             choice=choice,
         )
 
-    def run(choice: ModelChoice, hooked: HookedModel, folder: Path, keep: bool = False) -> ScanResult:
+    def run(choice: ModelChoice, hooked: HookedModel, folder: Path) -> ScanResult:
+        # Each of several models has a folder in --out, and one of that name for its shards.
+        of_it = shards if shards is None or folder == out else f"{shards}/{folder.name}"
         with watching(f"scan {hooked.source.name}", as_json=as_json, quiet=quiet) as watcher:
             result = run_job(
                 task(hooked, choice),
                 folder,
-                engine=open_engine(engine, workers, device),
+                engine=open_engine(engine, workers, device, patience),
                 resume="require" if resume else "auto",
-                watch=remembering(ctx, folder, watcher) if keep else watcher,
+                watch=remembering(ctx, out, watcher),
+                shards=of_it,
                 measure=not folding(ctx),
             )
         if not as_json and not quiet:
@@ -184,7 +195,7 @@ def scan(
         hooked = load_model(model, threads=threads, revision=revision, **loading)
         choice = model_choice(model, revision=revision, **loading)
         if part is None or folding(ctx):
-            run(choice, hooked, out, keep=True)
+            run(choice, hooked, out)
             return
         ctx.params["shard"] = None  # what is remembered is the whole job, so that it can be merged
         with watching(f"scan {hooked.source.name}, part {shard}", as_json=as_json, quiet=quiet) as watcher:
@@ -192,8 +203,9 @@ def scan(
                 task(hooked, choice),
                 out,
                 part,
-                engine=open_engine(engine, workers, device),
+                engine=open_engine(engine, workers, device, patience),
                 watch=remembering(ctx, out, watcher),
+                shards=shards,
             )
         if not quiet:
             say(
@@ -206,6 +218,6 @@ def scan(
         choices = [replace(choice, threads=threads) for choice in choices]
     if not quiet:
         say(f"{len(choices)} models: {', '.join(labels(choices))}")
-    scan_models(choices, out, run)
+    scan_models(choices, out, run, tell=lambda label, error: complain(f"{label}: {error}"))
     if not quiet:
         say(f"`interp report {out}` draws the heads over the models; interp compare takes two of the folders in it")

@@ -28,7 +28,7 @@ from torch import nn
 
 from interp.capture.call import BackendChoice
 from interp.capture.observe import Seen, observing
-from interp.display import plot
+from interp.display import plot, view
 from interp.entropy.detector import Alarm, Detector, Rules
 from interp.entropy.health import LayerHealth, health
 from interp.entropy.projections import query_key
@@ -163,8 +163,8 @@ class Monitor:
         return plot("entropy.monitor", self, **options)
 
     def view(self, **options: object) -> Any:
-        """The same as a widget that follows the training."""
-        return plot("entropy.live", self, **options)
+        """Entropy of every head over steps beside loss and alarms: a notebook widget that follows the training, at every `refresh`-th reading."""
+        return view("entropy.monitor", self, **options)
 
     def on_reading(self, listener: Callable[[Reading], None]) -> None:
         """Call `listener` with each reading, as soon as its loss is known or the next step is measured."""

@@ -114,7 +114,7 @@ def report(
         "labels_by_controls": {name: int(by_controls[name].sum()) for name in LABELS},
     }
     result = Result(kind="heads.report", table=table, manifest=manifest)
-    result.save(folder / REPORT)
+    _keep(folder / REPORT, result)
     return result
 
 
@@ -174,7 +174,7 @@ def _part(
         )
         return {}, _not_measured(str(error), seconds)
     seconds = round(time.monotonic() - began, 1)
-    kept = {name: _keep(folder / RESULTS / name, result, key, seconds) for name, result in found.items()}
+    kept = {name: _keep(folder / RESULTS / name, _noted(result, key, seconds)) for name, result in found.items()}
     return kept, {"outcome": "measured", "seconds": seconds, "results": list(part.gives)}
 
 
@@ -199,23 +199,23 @@ def _kept(folder: Path, part: Part, key: Mapping[str, Any]) -> Results | None:
     return found
 
 
-def _keep(place: Path, result: Result, key: Mapping[str, Any], seconds: float) -> Result:
+def _noted(result: Result, key: Mapping[str, Any], seconds: float) -> Result:
+    """A result whose manifest says of which model and settings it is."""
+    manifest = {**result.manifest, "report": {"key": key, "seconds": seconds}}
+    return Result(kind=result.kind, table=result.table, manifest=manifest, arrays=result.arrays)
+
+
+def _keep(place: Path, result: Result) -> Result:
     """Keep a result whole or not at all: it is written beside its place, and moved there."""
-    noted = Result(
-        kind=result.kind,
-        table=result.table,
-        manifest={**result.manifest, "report": {"key": key, "seconds": seconds}},
-        arrays=result.arrays,
-    )
     beside = place.with_name(f".{place.name}.tmp")
     try:
         shutil.rmtree(beside, ignore_errors=True)
-        noted.save(beside)
+        result.save(beside)
         shutil.rmtree(place, ignore_errors=True)
         os.replace(beside, place)
     except OSError as error:
         raise OutputError(f"cannot keep {place.name}: {error.strerror or error}; choose another folder") from error
-    return noted
+    return result
 
 
 def _refused(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from interp.display import view as open_view
 from interp.errors import OptionError, UnsupportedModelError
 from interp.models.hooked import HookedModel
 from interp.saes.activity import Activity, activity
@@ -78,6 +79,10 @@ class FeatureSource:
         written = self.activity.total * self.sae.W_dec.detach().double().norm(dim=-1).cpu()
         order = torch.argsort(written, descending=True, stable=True)[:count]
         return [int(f) for f in order if written[f] > 0]
+
+    def view(self, **options: object) -> Any:
+        """Open the features in a notebook widget (`features=` chooses which)."""
+        return open_view("saes.features", self, **options)
 
 
 def feature_source(

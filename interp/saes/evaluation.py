@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from interp.display import plot as draw
+from interp.display import view as open_view
 from interp.errors import CorruptFileError, OutputError
 from interp.ledger import write_whole
 from interp.models.hooked import HookedModel
@@ -51,6 +52,10 @@ class Evaluation:
     def plot(self, **options: object) -> Any:
         """Density histogram, cross-entropy, and probes as a plotly figure."""
         return draw(KIND, self, **options)
+
+    def view(self, **options: object) -> Any:
+        """Open it in a notebook widget."""
+        return open_view(KIND, self, **options)
 
     def save(self, folder: str | Path) -> Path:
         """Write tables, densities and manifest. Returns the folder.

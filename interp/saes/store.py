@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from interp.display import view as open_view
 from interp.errors import CorruptFileError, OptionError, OutputError
 from interp.ledger import write_whole
 
@@ -123,6 +124,10 @@ class Store:
                 parts.append(self.z(layer, shard)[here].float())
             start += count
         return torch.cat(parts)
+
+    def view(self, **options: object) -> Any:
+        """Open how large each head's z is in a notebook widget."""
+        return open_view(KIND, self, **options)
 
     def _read(self, path: Path) -> dict[str, Tensor]:
         try:

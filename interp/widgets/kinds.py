@@ -44,7 +44,7 @@ from interp.widgets.plots_sae_attribution import (
     recursive_figure,
 )
 from interp.widgets.plots_saes import sae_evaluation_figure, sae_training_figure
-from interp.widgets.plots_training import live_figure, monitor_figure, sinks_training_figure, training_figure
+from interp.widgets.plots_training import monitor_figure, sinks_training_figure, training_figure
 
 PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {
@@ -60,7 +60,6 @@ PLOTS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "circuits.overlap": overlap_figure,
         "circuits.path_patching": circuit_figure,
         "entropy": entropy_figure,
-        "entropy.live": live_figure,
         "entropy.monitor": monitor_figure,
         "entropy.training": training_figure,
         "entropy.training_sinks": sinks_training_figure,

@@ -15,7 +15,7 @@ from interp.batch.result import REPORT
 from interp.batch.series import ModelsResult
 from interp.errors import OptionError
 from interp.results import Result
-from interp.stats.catalogue import find
+from interp.stats.catalogue import STATISTICS, find
 from interp.widgets.diverging import signed_scale
 from interp.widgets.figures import plain
 from interp.widgets.plots_heads import finish, steps
@@ -29,7 +29,7 @@ def compare_figure(result: Result, statistic: str | None = None, theme: str = "l
     """The difference B - A of one statistic for every head, with both means, ranks and the interval at the pointer.
 
     Args:
-        result: of `interp.batch.compare.compare`.
+        result: of `interp.batch.compare.compare` or `interp.batch.compare_results.compare_results`.
         statistic: which one, None for the first.
         theme: "light" or "dark", as the page around it.
 
@@ -68,7 +68,8 @@ def compare_figure(result: Result, statistic: str | None = None, theme: str = "l
     figure = go.Figure(heat)
     figure.update_xaxes(title="layer", type="category", showgrid=False)
     figure.update_yaxes(title="head", type="category", autorange="reversed", showgrid=False)
-    title = f"{find([name])[0].title}: {sides[1]} minus {sides[0]} (intervals: {method})"
+    said = find([name])[0].title if name in STATISTICS else name.replace("_", " ")
+    title = f"{said}: {sides[1]} minus {sides[0]} (intervals: {method})"
     return finish(figure, theme, title, 170 + 24 * len(z))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a training's entropy: what a `Monitor` has read, as a figure and as one that follows the training; and an experiment's curves."""
+"""Pictures of a training's entropy: what a `Monitor` has read, and the curves of an experiment."""
 
 from __future__ import annotations
 
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 ALARM: Final = {"light": "#b3261e", "dark": "#ffb4ab"}
 LOSS: Final = {"light": "#3c4043", "dark": "#e8eaed"}
 PANELS: Final = ("loss", "mean entropy / log n", "layer.head", "logit norm ρ, 99 %")
-NOTHING: Final = "attention entropy in training: nothing measured yet"
 HEIGHT: Final = 860
-WIDTH: Final = 1040
-"""Of the live picture: plotly's widget does not follow the width of its cell."""
 REMEDIES: Final = {"none": "no remedy", "sigma_reparam": "sigmaReparam", "qk_norm": "QK-norm"}
 DASHES: Final = {"softmax": "solid", "sigmoid": "dash"}
 COLUMNS: Final = 200
@@ -56,43 +53,8 @@ def monitor_figure(monitor: Monitor, *, theme: str = "light") -> go.Figure:
             "the monitor has measured nothing yet; train a few steps first, or use .view(), which fills as it goes"
         )
     figure = _empty(list(_layers(monitor.readings).values()), theme)
-    _fill(figure, monitor, theme)
-    return figure
-
-
-def live_figure(monitor: Monitor, *, theme: str = "light", refresh: int = 1) -> Any:
-    """The same figure as a widget that grows with the training.
-
-    Args:
-        monitor: with or without readings.
-        theme: "light" or "dark".
-        refresh: redraw at every so many readings.
-
-    Raises:
-        OptionError: an unknown theme, or refresh below 1.
-    """
-    if refresh < 1:
-        raise OptionError(f"refresh: wanted at least 1, got {refresh}")
-    widget: Any = go.FigureWidget(_empty((), theme).update_layout(width=WIDTH))
-    heard = 0
-
-    def grow(reading: Reading | None) -> None:
-        nonlocal heard
-        heard += reading is not None
-        layers = _layers(monitor.readings)
-        if not layers or (reading is not None and heard % refresh):
-            return
-        with widget.batch_update():
-            if len(widget.data) != _traces(len(layers)):
-                whole = _empty(list(layers.values()), theme).update_layout(width=WIDTH)
-                widget.data = ()
-                widget.add_traces(list(whole.data))
-                widget.update_layout(whole.layout)
-            _fill(widget, monitor, theme)
-
-    grow(None)
-    monitor.on_reading(grow)
-    return widget
+    said = _fill(figure, monitor, theme)
+    return finish(figure, theme, "", HEIGHT).update_layout(title={"text": said})
 
 
 def training_figure(
@@ -209,10 +171,6 @@ def _layers(readings: Sequence[Reading]) -> dict[str, int]:
     return {layer.path: len(layer.entropy) for reading in readings for layer in reading.layers}
 
 
-def _traces(layers: int) -> int:
-    return 3 + 2 * layers
-
-
 def _empty(heads: Sequence[int], theme: str) -> go.Figure:
     """The four panels with their traces, without data: loss, alarms and the map of heads, then of each layer its entropy and logit norm.
 
@@ -249,11 +207,11 @@ def _empty(heads: Sequence[int], theme: str) -> go.Figure:
         type="category", categoryorder="array", categoryarray=names[::-1], tickvals=starts, showgrid=False, row=3
     )
     figure.update_yaxes(range=[0, 1.05], row=2).update_yaxes(type="log", row=4).update_xaxes(title="step", row=4)
-    return finish(figure, theme, NOTHING, HEIGHT)
+    return figure
 
 
-def _fill(figure: Any, monitor: Monitor, theme: str) -> None:
-    """Put the readings into the traces of `_empty`."""
+def _fill(figure: Any, monitor: Monitor, theme: str) -> str:
+    """Put the readings into the traces of `_empty`, and say where the training stands."""
     readings, data = list(monitor.readings), figure.data
     at = np.array([reading.step for reading in readings])
     data[0].update(x=at, y=[np.nan if reading.loss is None else reading.loss for reading in readings])
@@ -274,9 +232,9 @@ def _fill(figure: Any, monitor: Monitor, theme: str) -> None:
     line = {"color": red, "dash": "dot", "width": 1.5}
     first = {"type": "line", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "line": line}
     figure.update_layout(
-        title={"text": _headline(readings[-1], alarms, monitor.rules)},
-        shapes=[{**first, "x0": a.step, "x1": a.step} for a in alarms if a.kind in MEANING_COLLAPSE][:1],
+        shapes=[{**first, "x0": a.step, "x1": a.step} for a in alarms if a.kind in MEANING_COLLAPSE][:1]
     )
+    return _headline(readings[-1], alarms, monitor.rules)
 
 
 def _headline(last: Reading, alarms: Sequence[Alarm], rules: Rules) -> str:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from interp.batch.analysis_task import AnalysisTask
+from interp.batch.analysis_task import WHOLE, AnalysisTask, analysis_runner, whole
 from interp.batch.endings import IncompleteJobError
 from interp.batch.engine_local import LocalEngine
 from interp.batch.job import run_job
+from interp.batch.places import LocalPlace
 from interp.batch.status import job_status
 from interp.batch.task import ModelChoice
 from interp.errors import CaptureError, CorruptFileError, OptionError, OutputError, PlanMismatchError
+from interp.heads.copying import copying
 from interp.heads.labels import Rules
 from interp.heads.report import load_report, report
 from interp.models.hooked import HookedModel
@@ -165,6 +169,39 @@ def test_errors_raised_on_purpose_and_unknown_names(gpt2: HookedModel, tmp_path:
     (tmp_path / "c" / "table.parquet").write_bytes(b"mine")
     with pytest.raises(OutputError, match=r"holds table\.parquet but no plan\.json"):
         run_job(AnalysisTask(model=gpt2, analysis="sinks", settings=SINKS), tmp_path / "c")
+
+
+def test_an_analysis_that_only_this_process_knows(gpt2: HookedModel, tmp_path: Path) -> None:
+    wanted = copying(gpt2, samples=2, seed=7)
+    steps: list[tuple[str, int, int]] = []
+    task = AnalysisTask(
+        model=gpt2,
+        analysis="heads.copying",
+        settings={"samples": 2, "seed": 7},
+        made=whole(copying, {"samples": "samples", "seed": "seed"}),
+        say=lambda *step: steps.append(step),
+    )
+    pd.testing.assert_frame_equal(run_job(task, tmp_path).table, wanted.table)
+    assert steps and {part for part, _, _ in steps} == {WHOLE}
+    saved = Result.load(tmp_path)
+    pd.testing.assert_frame_equal(saved.table, wanted.table)
+    np.testing.assert_array_equal(saved.arrays["score"], wanted.arrays["score"])
+    steps.clear()
+    run_job(task, tmp_path)
+    assert steps == [], "a finished one is used as it is"
+    with pytest.raises(PlanMismatchError, match=r"settings\.seed: 7 / 8"):
+        run_job(replace(task, settings={"samples": 2, "seed": 8}), tmp_path)
+    choice = ModelChoice(name="tiny/gpt2", threads=1)
+    with pytest.raises(OptionError, match=r"heads\.copying runs in one process"):
+        run_job(replace(task, choice=choice), tmp_path / "other", engine=LocalEngine(workers=1))
+
+
+def test_steps_are_signs_of_life(gpt2: HookedModel, tmp_path: Path) -> None:
+    told: list[tuple[int, float]] = []
+    runner = analysis_runner(gpt2, AnalysisTask(model=gpt2, analysis="sinks", settings=SINKS).record())
+    unit = next(AnalysisTask(model=gpt2, analysis="sinks", settings=SINKS).units())
+    runner.run(unit, LocalPlace(folder=tmp_path), lambda tokens, seconds: told.append((tokens, seconds)))
+    assert len(told) > 2 and set(told[:-1]) == {(0, 0.0)} and told[-1][1] > 0
 
 
 @pytest.mark.medium

@@ -10,7 +10,7 @@ import pytest
 from interp.batch.array import Part, run_part
 from interp.batch.endings import IncompleteJobError
 from interp.batch.scan import scan, scan_task
-from interp.errors import OptionError, PlanMismatchError
+from interp.errors import OptionError, OutputError, PlanMismatchError
 from interp.models.toy import tiny
 
 TEXTS = [f"The {n} clocks were striking thirteen, thirteen, thirteen, and the wind was vile. " * 2 for n in range(7)]
@@ -39,6 +39,19 @@ def test_a_part_again_measures_nothing(tmp_path: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*.parquet")}
     assert run_part(task, tmp_path, part) == first and len(before) == first.shards
     assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*.parquet")}
+
+
+def test_parts_whose_shards_lie_elsewhere(tmp_path: Path) -> None:
+    model = tiny("llama")
+    scan(model, TEXTS, out=tmp_path / "whole", **SETTINGS)
+    together, url = tmp_path / "together", f"memory://{tmp_path.name}/parts"
+    for i in (2, 1):
+        run_part(scan_task(model, TEXTS, **SETTINGS), together, Part(number=i, of=2), shards=url)
+    with pytest.raises(OutputError, match="was asked for"):
+        run_part(scan_task(model, TEXTS, **SETTINGS), together, Part(number=1, of=2), shards=str(tmp_path / "x"))
+    scan(model, TEXTS, out=together, measure=False, **SETTINGS)
+    assert (together / "stats.parquet").read_bytes() == (tmp_path / "whole/stats.parquet").read_bytes()
+    assert not list(together.rglob("[0-9]*.parquet"))
 
 
 def test_missing_parts_are_said(tmp_path: Path) -> None:

@@ -167,6 +167,39 @@ def test_another_plan_is_refused_once_a_shard_is_there(tmp_path: Path) -> None:
         run_job(toy.ToyTask(count=3, plan={"x": 3}), tmp_path)
 
 
+def test_where_shards_lie_is_kept_beside_the_plan(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}/job/parts"
+    task = toy.ToyTask(count=COUNT, fails={3: 9})
+    with pytest.raises(IncompleteJobError):
+        run_job(task, tmp_path, shards=url)
+    assert json.loads((tmp_path / "parts/plan.json").read_text())["shards_at"] == url
+    assert (job_status(tmp_path).state, job_status(tmp_path).shards) == ("incomplete", COUNT - 1)
+    with pytest.raises(OutputError, match=rf"lie in {url}, and .*here was asked for"):
+        run_job(task, tmp_path, shards=str(tmp_path / "here"))
+    task.fails.clear()
+    before = len(task.ran)
+    assert run_job(task, tmp_path) == WHOLE, "nothing is said: they are where they were"
+    assert task.ran[before:] == [3]
+    assert job_status(tmp_path).shards == COUNT
+    assert not list(tmp_path.rglob("*.parquet"))
+    with pytest.raises(OptionError, match="must hold no password") as caught:
+        run_job(task, tmp_path / "other", shards="sftp://me:secret@host/place")
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_place_may_change_while_there_are_no_shards(tmp_path: Path) -> None:
+    hopeless = dict.fromkeys(range(3), 9)
+    with pytest.raises(JobFailedError):
+        run_job(toy.ToyTask(count=3, fails=hopeless), tmp_path / "out", shards=str(tmp_path / "a"))
+    run_job(toy.ToyTask(count=3), tmp_path / "out", shards=str(tmp_path / "b"))
+    assert json.loads((tmp_path / "out/parts/plan.json").read_text())["shards_at"] == "../b"
+    with pytest.raises(JobFailedError):
+        run_job(toy.ToyTask(count=3, fails=hopeless), tmp_path / "new", shards=str(tmp_path / "a"))
+    run_job(toy.ToyTask(count=3), tmp_path / "new", shards=str(tmp_path / "new/parts"))
+    assert "shards_at" not in json.loads((tmp_path / "new/parts/plan.json").read_text())
+
+
 def test_shards_can_lie_elsewhere(tmp_path: Path) -> None:
     there = tmp_path / "shards"
     there.mkdir()
@@ -210,6 +243,26 @@ def test_a_shard_that_kills_every_worker_is_set_aside(tmp_path: Path) -> None:
     with pytest.raises(IncompleteJobError, match=r"1 of 13 .*shard 5: the worker was killed by SIGKILL"):
         run_job(task, tmp_path, engine=local())
     assert len(read_failures(tmp_path / "parts")) == 3
+
+
+def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
+    """Patience is counted from what a worker said last: neither loading nor a slow shard that speaks now and then costs an attempt."""
+    task = toy.ToyTask(count=COUNT, plan={"hang": {"2": 1, "9": 2}, "loading": 1.0, "seconds": 0.1})
+    began = time.monotonic()
+    assert run_job(task, tmp_path, engine=local(patience=0.8)) == WHOLE
+    assert time.monotonic() - began < 60
+    failures = read_failures(tmp_path / "parts")
+    assert sorted((f.shard, f.attempt) for f in failures) == [(2, 1), (9, 1), (9, 2)]
+    assert {f.error for f in failures} == {"the worker said nothing for 0.8 s, and was killed"}
+
+
+def test_a_shard_on_which_every_worker_hangs_is_set_aside(tmp_path: Path) -> None:
+    task = toy.ToyTask(count=3, plan={"hang": {"1": 99}})
+    with pytest.raises(IncompleteJobError, match=r"1 of 3 .*said nothing for 0\.5 s"):
+        run_job(task, tmp_path, engine=local(patience=0.5))
+    assert holder(tmp_path / "parts") is None, "no worker is left"
+    with pytest.raises(OptionError, match="patience must be a number of seconds above 0; got 0"):
+        local(patience=0.0)
 
 
 def test_workers_that_refuse_end_the_job(tmp_path: Path) -> None:

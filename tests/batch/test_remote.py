@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,11 +12,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
+from typer.testing import CliRunner, Result
 
 from interp.batch.places import LocalPlace, Place, open_place
 from interp.batch.remote import RemotePlace
 from interp.batch.scan import scan
+from interp.cli.main import app
 from interp.errors import CorruptFileError, OptionError, OutputError
 from interp.models.toy import tiny
 
@@ -103,6 +107,32 @@ def test_s3(s3: str, tmp_path: Path) -> None:
     place = open_place(f"{s3}/job/parts")
     shards = {name for name in place.names() if name.endswith(".parquet")}
     assert shards == {path.name for path in (tmp_path / "folder/parts").glob("*.parquet")}
+
+
+@pytest.mark.medium
+def test_a_job_on_s3_goes_on_by_its_folder(s3: str, tmp_path: Path) -> None:
+    text, out = tmp_path / "a.txt", tmp_path / "out"
+    text.write_text(TEXT, encoding="utf-8")
+
+    def interp(*words: object) -> Result:
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    words = ("--context", 64, "--per-shard", 1, "--thumbnails", 0, "--statistics", "entropy", "-q")
+    begun = interp("scan", "tiny/llama", "--text", text, "--out", out, "--shards", f"{s3}/again/parts", *words)
+    assert begun.exit_code == 0, begun.stderr
+    table, place = (out / "stats.parquet").read_bytes(), open_place(f"{s3}/again/parts")
+    shards = len(place.names())
+    (out / "manifest.json").unlink()
+    fsspec.filesystem("s3").rm(f"{s3}/again/parts/000001.parquet")
+    told = json.loads(interp("job", "status", out, "--json").stdout)
+    assert (told["shards"], told["shards_total"], told["state"]) == (shards - 1, shards, "stopped")
+    assert interp("job", "merge", out, "-q").exit_code == 3
+    assert interp("job", "resume", out, "-q").exit_code == 0
+    assert (out / "stats.parquet").read_bytes() == table
+    assert len(place.names()) == shards
+    for name in ("plan.json", "command.json"):
+        assert f"{s3}/again/parts" in (kept := (out / "parts" / name).read_text(encoding="utf-8"))
+        assert "nobody" not in kept and "nothing" not in kept, "no key is written down"
 
 
 @pytest.mark.medium

@@ -44,7 +44,20 @@ def test_an_analysis_is_saved_and_printed(tmp_path: Path) -> None:
     assert f"{layer}.{head}" in ran.stdout
     assert f"{score:.3g}" in ran.stdout
     assert "control" in ran.stdout
-    again = interp("heads", "induction", "tiny/llama", "--out", tmp_path / "a", "--samples", "2", "--json", "-k", "2")
+    again = interp(
+        "heads",
+        "induction",
+        "tiny/llama",
+        "--out",
+        tmp_path / "a",
+        "--samples",
+        "2",
+        "--seed",
+        "3",
+        "--json",
+        "-k",
+        "2",
+    )
     rows = [json.loads(line) for line in again.stdout.splitlines()]
     assert len(rows) == 2
     assert set(rows[0]) == {"layer", "head", "score", "spread", "control"}

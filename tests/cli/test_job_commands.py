@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from interp.batch.failures import Failure, log_failure
 from interp.batch.lock import locked
 from interp.cli.main import app
 from interp.cli.progress import watching
+from interp.results import Result
 
 TEXT = "the cat sat on the mat, and the dog sat on the cat. " * 12
 SHARDS = 5
@@ -137,7 +139,7 @@ def test_folders_without_a_job(tmp_path: Path, cut: Path) -> None:
     assert "no such command" in interp("job", "resume", cut).stderr
 
 
-@pytest.mark.parametrize("words", [("--workers", "0"), ("--engine", "cloud"), ("--batch", "0")])
+@pytest.mark.parametrize("words", [("--workers", "0"), ("--engine", "cloud"), ("--batch", "0"), ("--patience", "9")])
 def test_wrong_usage(tmp_path: Path, words: tuple[str, str]) -> None:
     (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
     ran = interp("scan", "tiny/llama", "--text", tmp_path / "a.txt", "--out", tmp_path / "never", *words)
@@ -160,6 +162,208 @@ def test_analyses_are_jobs(tmp_path: Path) -> None:
     other = interp("entropy", "tiny/llama", "--out", tmp_path / "e", *words[:2], "--sequences", "3", "--threads", "1")
     assert other.exit_code == 1
     assert "settings.sequences: 2 / 3" in other.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("previous-token", "--samples", "2"),
+        ("induction", "--form", "text", "--samples", "2", "--tokens", "64"),
+        ("copying", "--samples", "2"),
+        ("streaming", "--samples", "2", "--tokens", "64", "--sinks", "2", "--window", "8"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_single_analyses_are_jobs(tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "h"
+    ran = interp("heads", words[0], "tiny/llama", "--out", out, *words[1:], "--threads", "1", "-q")
+    assert ran.exit_code == 0, ran.stderr
+    (found,) = events(interp("job", "status", out, "--json"))
+    kind = f"heads.{words[0].replace('-', '_')}"
+    assert (found["kind"], found["state"], found["shards"], found["shards_total"]) == (kind, "finished", 1, 1)
+    assert Result.load(out).kind == kind
+    before = (out / "table.parquet").read_bytes()
+    (out / "manifest.json").unlink()
+    (out / "parts" / "000000.zip").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert events(interp("job", "status", out, "--json"))[0]["state"] == "stopped"
+    assert interp("job", "merge", out).exit_code == 1, "there is nothing to merge"
+    again = interp("job", "resume", out, "-q")
+    assert again.exit_code == 0, again.stderr
+    assert (out / "table.parquet").read_bytes() == before
+    other = interp("heads", words[0], "tiny/llama", "--out", out, *words[1:], "--seed", "9", "--threads", "1", "-q")
+    assert other.exit_code == 1
+    assert "settings.seed: 0 / 9" in other.stderr
+    assert (out / "table.parquet").read_bytes() == before
+
+
+def test_every_analysis_of_heads_is_a_job(tmp_path: Path) -> None:
+    """Each command takes its folder before it measures: a folder that another process works on is refused."""
+    names = (
+        "retrieval", "qrhead", "streaming", "previous-token", "duplicate-token", "induction",
+        "successor", "successor-probe", "succession-attention", "copying", "patterns", "flexprefill",
+    )  # fmt: skip
+    (tmp_path / "parts").mkdir()
+    with locked(tmp_path / "parts"):
+        for name in names:
+            ran = interp("heads", name, "tiny/llama", "--out", tmp_path, "-q")
+            assert (ran.exit_code, "another process" in ran.stderr) == (1, True), name
+
+
+def test_a_single_analysis_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp.heads import copying
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no memory")
+
+    words = ("heads", "copying", "tiny/llama", "--out", tmp_path, "--samples", "2", "--threads", "1", "-q")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["interp.heads.copying"], "copying", fail)
+        ran = interp(*words)
+    assert callable(copying)
+    assert ran.exit_code == 1
+    assert "RuntimeError: no memory" in ran.stderr
+    (found,) = events(interp("job", "status", tmp_path, "--json"))
+    assert [f["set_aside"] for f in found["failures"]] == [False, False, True]  # type: ignore[attr-defined, index]
+    unfit = interp("job", "resume", tmp_path, "--workers", "2")
+    assert unfit.exit_code == 2
+    assert "has no --workers" in unfit.stderr
+    assert interp("job", "resume", tmp_path, "-q").exit_code == 0
+
+
+def test_shards_in_another_place(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    words = (
+        "scan",
+        "tiny/llama",
+        "--text",
+        "a.txt",
+        "--out",
+        "out",
+        "--context",
+        "48",
+        "--per-shard",
+        "3",
+        "--threads",
+        "1",
+    )
+    words = (*words, "--statistics", "entropy,alpha", "--thumbnails", "0", "-q", "--shards")
+    assert interp(*words, "there").exit_code == 0
+    out, there = tmp_path / "out", tmp_path / "there"
+    assert len(list(there.glob("[0-9]*.parquet"))) == SHARDS
+    assert not list((out / "parts").glob("*.parquet"))
+    assert (out / "stats.parquet").read_bytes() == (whole / "out" / "stats.parquet").read_bytes()
+    record = json.loads((out / "parts" / "plan.json").read_text(encoding="utf-8"))
+    assert record["shards_at"] == "../there"
+    assert record["key"] == json.loads((whole / "out" / "parts" / "plan.json").read_text(encoding="utf-8"))["key"]
+    (out / "manifest.json").unlink()
+    (there / "000002.parquet").unlink()
+    # all of it moved, and nothing said but the folder
+    (tmp_path / "b").mkdir()
+    for name in ("out", "there", "a.txt"):
+        shutil.move(tmp_path / name, tmp_path / "b" / name)
+    (found,) = events(interp("job", "status", "b/out", "--json"))
+    assert (found["state"], found["shards"], found["shards_total"]) == ("stopped", SHARDS - 1, SHARDS)
+    assert interp("job", "merge", "b/out", "-q").exit_code == 3
+    assert interp("job", "resume", "b/out", "-q").exit_code == 0
+    assert len(list((tmp_path / "b" / "there").glob("[0-9]*.parquet"))) == SHARDS
+    assert (tmp_path / "b/out/stats.parquet").read_bytes() == (whole / "out" / "stats.parquet").read_bytes()
+    monkeypatch.chdir(tmp_path / "b")
+    other = interp(*words, "elsewhere")
+    assert other.exit_code == 1
+    assert "lie in" in other.stderr and "elsewhere was asked for" in other.stderr
+    assert not (tmp_path / "b" / "elsewhere").exists()
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """Scans of two models; of the second one shard is lost, and its result."""
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    out = tmp_path / "many"
+    words = (
+        "--text",
+        tmp_path / "a.txt",
+        "--context",
+        "48",
+        "--per-shard",
+        "3",
+        "--threads",
+        "1",
+        "--thumbnails",
+        "0",
+        "-q",
+    )
+    ran = interp("scan", "tiny/llama", "--model", "tiny/gpt2", *words, "--statistics", "entropy", "--out", out)
+    assert ran.exit_code == 0, ran.stderr
+    (out / "model=gpt2" / "manifest.json").unlink()
+    (out / "model=gpt2" / "parts" / "000001.parquet").unlink()
+    return out
+
+
+def test_jobs_of_several_models(several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in several.glob("model=*/stats.parquet")}
+    llama, gpt2, both = events(interp("job", "status", several, "--json"))
+    assert [llama["model"], llama["state"], llama["shards"]] == ["llama", "finished", SHARDS]
+    assert [gpt2["model"], gpt2["state"], gpt2["shards"]] == ["gpt2", "stopped", SHARDS - 1]
+    assert both == {
+        "models": 2, "state": "stopped", "shards": 2 * SHARDS - 1, "shards_total": 2 * SHARDS, "failures": 0,
+    }  # fmt: skip
+    shown = interp("job", "status", several)
+    assert "9 of 10" in shown.stdout and "all 2" in shown.stdout
+    assert "goes on with all of them" in shown.stderr
+    merged = interp("job", "merge", several, "-q")
+    assert merged.exit_code == 3
+    assert "gpt2: 1 of 5 shards are missing" in merged.stderr
+    assert events(interp("job", "status", several, "--json"))[2]["state"] == "incomplete"
+    # a third model that was not begun yet, as after a kill
+    record = json.loads((several / "models.json").read_text(encoding="utf-8"))
+    shutil.rmtree(several / "model=gpt2")
+    left = events(interp("job", "status", several, "--json"))
+    assert [(x.get("model"), x["state"]) for x in left] == [
+        ("llama", "finished"),
+        ("gpt2", "not begun"),
+        (None, "stopped"),
+    ]
+    failed = interp("job", "merge", several, "-q")
+    assert failed.exit_code == 1, "nothing of one model is worse than some shards"
+    assert "gpt2: no shard could be measured" in failed.stderr
+    assert interp("job", "resume", several, "-q").exit_code == 0
+    assert {path: path.read_bytes() for path in several.glob("model=*/stats.parquet")} == before
+    assert json.loads((several / "models.json").read_text(encoding="utf-8")) == record
+    assert events(interp("job", "status", several, "--json"))[2]["state"] == "finished"
+    one = interp("job", "resume", several / "model=gpt2")
+    assert one.exit_code == 1
+    assert "give the folder of all of them" in one.stderr
+
+
+def test_shards_of_several_models_in_another_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text(TEXT, encoding="utf-8")
+    words = ("--text", "a.txt", "--context", "48", "--per-shard", "9", "--threads", "1", "--thumbnails", "0", "-q")
+    words = (*words, "--statistics", "entropy", "--out", "many", "--shards", "there")
+    assert interp("scan", "tiny/llama", "--model", "tiny/gpt2", *words).exit_code == 0
+    assert {path.parent.name for path in Path("there").glob("*/000001.parquet")} == {"model=llama", "model=gpt2"}
+    # the second model as it was before it began
+    shutil.rmtree(tmp_path / "many/model=gpt2")
+    shutil.rmtree(tmp_path / "there/model=gpt2")
+    monkeypatch.chdir(tmp_path / "many")
+    assert interp("job", "resume", tmp_path / "many", "-q").exit_code == 0
+    assert len(list((tmp_path / "there/model=gpt2").glob("*.parquet"))) == 2
+    (*_, both) = events(interp("job", "status", tmp_path / "many", "--json"))
+    assert (both["state"], both["shards"], both["shards_total"]) == ("finished", 4, 4)
+    assert not list((tmp_path / "many").rglob("[0-9]*.parquet"))
+
+
+def test_a_model_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    words = ("--text", tmp_path / "a.txt", "--context", "48", "--threads", "1", "--thumbnails", "0", "-q", "--offline")
+    words = (*words, "--statistics", "entropy", "--out", tmp_path / "many")
+    ran = interp("scan", "tiny/llama", "--model", "no/such-model", "--model", "tiny/gpt2", *words)
+    assert ran.exit_code == 1
+    assert "no/such-model" in ran.stderr
+    assert {path.parent.name for path in (tmp_path / "many").glob("*/stats.parquet")} == {"model=llama", "model=gpt2"}
 
 
 @pytest.mark.medium

@@ -258,29 +258,34 @@ def test_torchs_module_gives_spectral_norms_too() -> None:
         np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
-def test_pictures_hold_every_layer_and_the_live_one_grows() -> None:
+def test_the_figure_holds_every_layer_and_the_view_grows() -> None:
     from interp.entropy.monitor import Monitor
     from interp.errors import OptionError
+    from interp.widgets.views.entropy_view import EntropyView
 
     model = model_of(5)
     with Monitor(model, every=1) as monitor:
         with pytest.raises(OptionError, match="measured nothing yet"):
             monitor.plot()
-        widget = monitor.view()
+        with pytest.raises(OptionError, match="refresh: wanted at least 1, got 0"):
+            monitor.view(refresh=0)
+        shown, third = monitor.view(), monitor.view(refresh=3)
         losses = train(model, 4, monitor.note)
         figure = monitor.plot()
-    for drawn in (figure, widget):
-        loss, _, heads, *_, entropy, _ = drawn.data
-        assert len(drawn.data) == 3 + 2 * 2
-        assert list(loss.x) == [0, 1, 2, 3] and list(loss.y) == losses
-        table = monitor.frame[monitor.frame["layer"] == 1]
-        np.testing.assert_allclose(entropy.y, table.groupby("step")["entropy"].mean(), rtol=1e-6)
-        assert list(heads.y) == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
-        np.testing.assert_array_equal(heads.z[4], table[table["head"] == 1]["entropy"])
-        assert drawn.layout.title.text == f"step 3, loss {losses[3]:.3f}: 0 of 6 heads collapsed, no alarms"
+    assert isinstance(shown, EntropyView), "the project's own widget, which a saved page can show"
+    assert shown.data()["step"].unique().tolist() == [0, 1, 2, 3]
+    assert third.data()["step"].unique().tolist() == [0, 1, 2], "drawn at every third reading"
+    loss, _, heads, *_, entropy, _ = figure.data
+    assert len(figure.data) == 3 + 2 * 2
+    assert list(loss.x) == [0, 1, 2, 3] and list(loss.y) == losses
+    table = monitor.frame[monitor.frame["layer"] == 1]
+    np.testing.assert_allclose(entropy.y, table.groupby("step")["entropy"].mean(), rtol=1e-6)
+    assert list(heads.y) == ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]
+    np.testing.assert_array_equal(heads.z[4], table[table["head"] == 1]["entropy"])
+    assert figure.layout.title.text == f"step 3, loss {losses[3]:.3f}: 0 of 6 heads collapsed, no alarms"
 
 
-def test_pictures_say_the_alarms_and_thin_long_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_says_the_alarms_and_thins_long_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     from interp.entropy.detector import Rules
     from interp.entropy.monitor import Monitor
     from interp.widgets import plots_training
@@ -289,9 +294,7 @@ def test_pictures_say_the_alarms_and_thin_long_trainings(monkeypatch: pytest.Mon
     model = model_of(6)
     # Every entropy is below 1, so under these rules every head has collapsed from the start, and the alarm is told once.
     with Monitor(model, every=1, rules=Rules(collapsed=1.0, collapsed_rest=1.0)) as monitor:
-        widget = monitor.view(refresh=3)
         train(model, 11, monitor.note)
-        assert len(widget.data[0].x) % 3 == 0, "the widget draws every third reading"
         figure = monitor.plot()
     assert list(figure.data[1].x) == [0] and figure.layout.shapes[0].x0 == 0
     assert "6 of 6 heads collapsed, 1 alarm<br>" in figure.layout.title.text

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from interp.errors import OptionError, OutputError
@@ -17,6 +18,7 @@ from interp.heads.report import load_report, report
 from interp.models.hooked import HookedModel
 from interp.models.planted import planted
 from interp.models.toy import tiny
+from interp.results import Result
 
 QUICK = ("copying", "random tokens", "real text", "features")
 """Parts that take well below a second on a planted model."""
@@ -71,6 +73,36 @@ def test_other_settings_are_measured_anew(tmp_path: Path, planted_model) -> None
     assert again.manifest["parts"]["random tokens"]["outcome"] == "measured"
     other = report(planted(seed=4)[0], folder=tmp_path, tokens=TOKENS, samples=3, parts=parts)
     assert {r["outcome"] for r in other.manifest["parts"].values()} == {"measured"}
+
+
+def test_a_report_killed_while_its_table_was_written_is_repeated(
+    tmp_path: Path, planted_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = planted_model
+    settings = {"tokens": TOKENS, "samples": 2, "parts": ("copying",)}
+    wanted = report(model, folder=tmp_path / "whole", **settings)
+
+    def half(self: Result, folder: str | Path) -> Path:
+        if self.kind != "heads.report":
+            return save(self, folder)
+        Path(folder).mkdir()
+        (Path(folder) / "table.parquet").write_bytes(b"PAR1")
+        raise KeyboardInterrupt
+
+    save = Result.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Result, "save", half)
+        with pytest.raises(KeyboardInterrupt):
+            report(model, folder=tmp_path / "cut", **settings)
+    with pytest.raises(OutputError, match="no finished report"):
+        load_report(tmp_path / "cut")
+    again = report(model, folder=tmp_path / "cut", **settings)
+    assert again.manifest["parts"]["copying"]["outcome"] == "used again"
+    pd.testing.assert_frame_equal(load_report(tmp_path / "cut")[0].table, wanted.table)
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {"results", "report"}
+    # half a table in its very place, as earlier versions could leave it
+    (tmp_path / "cut" / "report" / "manifest.json").unlink()
+    pd.testing.assert_frame_equal(report(model, folder=tmp_path / "cut", **settings).table, wanted.table)
 
 
 def test_an_interrupted_report_goes_on(tmp_path: Path, planted_model, monkeypatch: pytest.MonkeyPatch) -> None:

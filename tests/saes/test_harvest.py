@@ -182,3 +182,21 @@ def test_a_sample_is_spread_over_all_shards(store: Store) -> None:
 def test_too_few_rows_for_a_batch(store: Store) -> None:
     with pytest.raises(OptionError, match="36 rows"):
         Batches(store, 0, size=37)
+
+
+def test_its_view_shows_how_large_each_heads_z_is(model: HookedModel, tmp_path: Path) -> None:
+    store = harvest(model, contexts(), tmp_path, plan())
+    shown = Store(store.folder).view()
+    numbers = shown.data().set_index(["statistic", "layer", "head"])
+    for layer in (0, 1):
+        z = every(store, layer).double().view(sum(LENGTHS), model.heads, -1)
+        centred = z - z.mean(0)
+        share = centred.square().sum((0, 2)) / centred.square().sum()
+        for head in range(model.heads):
+            norm = numbers.loc[("norm_of_z", layer, head)]
+            norms = z[:, head].square().sum(-1).sqrt()
+            assert norm["value"] == pytest.approx(float(norms.mean()), rel=1e-5)
+            assert norm["spread"] == pytest.approx(float(norms.std()), rel=1e-5)
+            assert numbers.loc[("share_of_variance", layer, head), "value"] == pytest.approx(
+                float(share[head]), rel=1e-5
+            )

@@ -6,6 +6,7 @@ from interp.widgets.views.attention_map import AttentionMapView as AttentionMapV
 from interp.widgets.views.base import View as View
 from interp.widgets.views.compare_view import CompareView as CompareView
 from interp.widgets.views.compare_view import compare as compare
+from interp.widgets.views.curves_view import CurvesView as CurvesView
 from interp.widgets.views.entropy_view import EntropyView as EntropyView
 from interp.widgets.views.explore import Explore as Explore
 from interp.widgets.views.head_grid import HeadGrid as HeadGrid
@@ -24,6 +25,7 @@ __all__ = [
     "VIEWS",
     "AttentionMapView",
     "CompareView",
+    "CurvesView",
     "EntropyView",
     "Explore",
     "HeadGrid",

@@ -54,6 +54,9 @@ class Comparison:
         effects: metrics.
         heads: the change of every head, several numbers by name; None where the result has none.
         sides: name of a number -> (before, after), float32 [layer, head]; only of those that have both.
+        ranges: name of a number -> (low, high) ends of the interval of each head's change; only of those that have one.
+        ends: what the two sides are called.
+        note: what else a reader should know, in a sentence.
         control: what the control is, in a few words.
         interval: what the interval is.
         recipe: JSON that says how it was made.
@@ -62,6 +65,9 @@ class Comparison:
     effects: tuple[Effect, ...] = ()
     heads: HeadTable | None = None
     sides: Mapping[str, tuple[Grid, Grid]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[Grid, Grid]] = field(default_factory=dict)
+    ends: tuple[str, str] = ("before", "after")
+    note: str = ""
     control: str = ""
     interval: str = ""
     recipe: str = "{}"
@@ -97,17 +103,18 @@ class Comparison:
         return self.heads.columns[name]
 
     def grids(self, name: str) -> tuple[Grid, ...]:
-        """Change, before, after, spread, control of one number, each float32 [layer, head]; NaN where unknown."""
+        """Change, before, after, spread, control, low, high of one number, each float32 [layer, head]; NaN where unknown."""
         column = self.column(name)
         none = np.full_like(column.values, np.nan)
-        return column.values, *self.sides.get(name, (none, none)), column.spread, column.control
+        sides, ends = self.sides.get(name, (none, none)), self.ranges.get(name, (none, none))
+        return column.values, *sides, column.spread, column.control, *ends
 
     def _head_rows(self, name: str) -> list[dict[str, Any]]:
         layers = () if self.heads is None else self.heads.layers
-        change, before, after, spread, control = self.grids(name)
+        change, before, after, spread, control, low, high = self.grids(name)
         return [
             {"name": name, "layer": layers[i], "head": h, "before": before[i, h], "after": after[i, h]}
-            | {"change": float(x), "sd": spread[i, h], "control": control[i, h]}
+            | {"change": float(x), "low": low[i, h], "high": high[i, h], "sd": spread[i, h], "control": control[i, h]}
             for (i, h), x in np.ndenumerate(change)
         ]
 
@@ -133,5 +140,5 @@ OPERATIONS: Final[Mapping[str, Callable[[Any, Mapping[str, Any]], Reply]]] = Map
 
 
 def serve(source: Comparison, message: object) -> Reply:
-    """Answer CompareView's page: `effects`, rows of metrics; `heads`, change, before, after, spread and control of every head as float32."""
+    """Answer CompareView's page: `effects`, rows of metrics; `heads`, the grids of one number as float32 [layer, head]."""
     return answer(OPERATIONS, source, message)

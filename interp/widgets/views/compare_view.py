@@ -23,6 +23,8 @@ from interp.widgets.views.selection import Selection
 
 DRAWN = 16
 """Most metrics in a picture."""
+NAMED = 11
+"""Characters of a side's name in a picture."""
 
 
 class CompareView(View):
@@ -103,6 +105,8 @@ def compare_payload(source: Comparison) -> dict[str, Any]:
         ],
         "control": readable(source.control),
         "interval": source.interval,
+        "note": readable(source.note),
+        "ends": [readable(word) for word in source.ends],
         "recipe": source.recipe,
         "diverging": base64_of(diverging()),
     }
@@ -133,7 +137,7 @@ def compare_picture(source: Comparison, title: str, locked: tuple[int, int] | No
     canvas.paragraph(
         14,
         top + 6,
-        "Blue is less, orange is more, grey is no change. Attention weight is not causal effect.",
+        f"{source.note} Blue is less, orange is more, grey is no change. Attention weight is not causal effect.".lstrip(),
         columns=width // 6,
     )
     return canvas.image
@@ -165,8 +169,9 @@ def _draw_map(canvas: Canvas, source: Comparison, cell: int, locked: tuple[int, 
 
 
 def _draw_effects(canvas: Canvas, effects: tuple[Effect, ...], top: int, source: Comparison) -> None:
-    places = (330, 400, 470, 600, 746)
-    for x, words in zip(places, ("before", "after", "change", source.interval, "control ± sd"), strict=True):
+    places = (330, 400, 462, 630, 746)
+    ends = (word if len(word) <= NAMED else f"{word[: NAMED - 1]}…" for word in source.ends)
+    for x, words in zip(places, (*ends, "change", source.interval, "control ± sd"), strict=True):
         canvas.text(x, top, words, size=10, colour=SOFT, anchor="ra")
     for n, e in enumerate(effects):
         y = top + 20 + 20 * n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -59,6 +60,8 @@ def comparison(result: Result) -> Comparison:
     Raises:
         OptionError: it has no rows.
     """
+    if result.kind == "batch.compare":
+        return _of_scans(result)
     table: Any = result.table
     of_heads = table[table["head"] >= 0]
     if result.kind == "calibration":
@@ -125,6 +128,35 @@ def difference(before: object, after: object) -> Comparison:
         control="the control's own change",
         interval="95 % bootstrap over heads",
         recipe=_json(said),
+    )
+
+
+def _of_scans(result: Result) -> Comparison:
+    """Two scans or results head by head: the mean of each side, the difference with its spread over redrawn means, and its interval."""
+    table: Any = result.table
+    keys = ["statistic", "layer", "head"]
+    sides = [head_table(table[keys].assign(value=table[side])) for side in ("a", "b")]
+    both = difference(*sides)
+    spread, low, high = (
+        head_table(table[keys].assign(value=table[column])).columns for column in ("spread", "low", "high")
+    )
+    columns = {} if both.heads is None else both.heads.columns
+    changed = {name: replace(column, spread=spread[name].values) for name, column in columns.items()}
+    names = [str(side["folder"]) for side in result.manifest["compared"]]
+    settings = result.manifest["settings"]
+    methods = settings.get("methods", {})
+    several = len(set(methods.values())) > 1
+    how = "; ".join(f"{name}: {method}" for name, method in methods.items()) if several else settings["method"]
+    made = {"kind": result.kind, "differences": result.manifest.get("differences"), "statistics": list(changed)}
+    return replace(
+        both,
+        heads=None if both.heads is None else replace(both.heads, columns=changed),
+        ranges={name: (low[name].values, high[name].values) for name in changed},
+        ends=(f"A: {names[0]}", f"B: {names[1]}"),
+        control="",
+        recipe=recipe(result.manifest, compared=result.manifest["compared"], **made),
+        interval="95 % bootstrap over heads",
+        note=f"Intervals of single heads ({100 * settings['confidence']:g} %): {how}.",
     )
 
 

@@ -18,6 +18,7 @@ from interp.errors import InputDataError, OptionError
 from interp.interventions.saved import KINDS, from_json
 from interp.interventions.where import Head
 from interp.models.hooked import HookedModel
+from interp.widgets.views.task_choices import TASKS, task_code
 
 MEAN_NAME: Final = "means"
 """What the copied code calls the mean outputs of heads."""
@@ -105,11 +106,13 @@ class Chosen:
         edit: name of a choice, or of a calibration file.
         heads: (layer, head) pairs; () for a calibration file, which names its own.
         values: what was set, by name.
+        task: on whose prompts it is tried; None for the reader's texts.
     """
 
     edit: str
     heads: tuple[Head, ...]
     values: Mapping[str, str | float | int]
+    task: str | None = None
 
     @property
     def needs_means(self) -> bool:
@@ -119,9 +122,11 @@ class Chosen:
 
 def read_choice(message: Mapping[str, Any], files: Mapping[str, Path], *, layers: int, heads: int) -> Chosen:
     """A request's choice, checked. Raises OptionError with what was wanted."""
-    name, given = message.get("edit"), message.get("heads")
+    name, given, task = message.get("edit"), message.get("heads"), message.get("task")
+    if task is not None and task not in TASKS:
+        raise OptionError(f"task must be one of {', '.join(TASKS)}, or null for the texts; got {task!r}")
     if name in files:
-        return Chosen(edit=str(name), heads=(), values={})
+        return Chosen(edit=str(name), heads=(), values={}, task=task)
     if name not in CHOICES:
         raise OptionError(f"edit must be one of {', '.join([*CHOICES, *files])}; got {name!r}")
     values = message.get("values")
@@ -132,6 +137,7 @@ def read_choice(message: Mapping[str, Any], files: Mapping[str, Path], *, layers
         edit=str(name),
         heads=_heads(given, layers, heads),
         values={f.name: f.read(values.get(f.name)) for f in chosen.fields},
+        task=task,
     )
 
 
@@ -170,27 +176,38 @@ def code(
     *,
     model: HookedModel,
     texts: Sequence[Sequence[int]],
+    prompts: int,
     draws: int,
     seed: int,
 ) -> str:
-    """Python that makes the same model, texts and interventions, and measures the same. Where the model cannot be named, `model` must be there."""
+    """Python that makes the same model, texts or prompts, and interventions, and measures the same.
+
+    Where the model cannot be named, `model` must be there.
+    """
     kind = None if chosen.edit in files else CHOICES[chosen.edit].kind
-    names = ["from_json", "text_effects"] if kind is None else sorted([kind, "text_effects"])
+    effects, on, first = "text_effects", "texts", "texts[0]"
+    more, made = [], [f"texts = {[list(ids) for ids in texts]!r}"]
+    if chosen.task is not None:
+        effects, on, first = "answer_effects", "prompts", "list(prompts[0].ids)"
+        needed, made = task_code(chosen.task, count=prompts, seed=seed)
+        more = [needed]
+    names = sorted(["from_json" if kind is None else kind, effects], key=str.lower)
     lines = ["import json", "from pathlib import Path", ""] if kind is None else []
     load = _load(model)
     lines += ["import interp"] if load else []
     lines += [
         f"from interp.interventions import {', '.join(names)}",
+        *more,
         "from interp.widgets.views import CompareView",
         "",
     ]
     lines += [
         load or "# model: the hooked model that the panel was opened with",
-        f"texts = {[list(ids) for ids in texts]!r}",
+        *made,
     ]
     if chosen.needs_means:
         lines += [
-            f"outputs = model.head_outputs(texts[0], layers={_layers(chosen)!r})",
+            f"outputs = model.head_outputs({first}, layers={_layers(chosen)!r})",
             f"{MEAN_NAME} = {{layer: z.mean((0, 2)) for layer, z in outputs.items()}}",
         ]
     if kind is None:
@@ -204,10 +221,10 @@ def code(
         lines += [f"edits = [{kind}({', '.join(arguments)})]"]
     lines += [
         "",
-        f"effect = text_effects(model, edits, texts, draws={draws}, seed={seed})",
-        'before = model.run(texts[0], logits="none", keep="none")',
+        f"effect = {effects}(model, edits, {on}, draws={draws}, seed={seed})",
+        f'before = model.run({first}, logits="none", keep="none")',
         "with model.edit(*edits):",
-        '    after = model.run(texts[0], logits="none", keep="none")',
+        f'    after = model.run({first}, logits="none", keep="none")',
         "effect.view()  # metrics beside random heads",
         "CompareView(before, after)  # what changed in every head",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,10 +90,19 @@ class EntropyView(View):
         """The last step of the first track by head, and its course over steps or layers."""
         return _picture(self.source, self.quantity, self.title, self.selected)
 
-    def follow(self, monitor: Monitor) -> None:
-        """Take in every further reading of a monitor, as the training goes on."""
+    def follow(self, monitor: Monitor, *, refresh: int = 1) -> None:
+        """Take in the further readings of a monitor as the training goes on, at every `refresh`-th of them.
+
+        Raises:
+            OptionError: refresh below 1.
+        """
+        if refresh < 1:
+            raise OptionError(f"refresh: wanted at least 1, got {refresh}")
+        heard = count(1)
 
         def grow(_reading: object) -> None:
+            if next(heard) % refresh:
+                return
             source = of_monitor(monitor)
             self.show(source, title=self.title, payload=_payload(source, self.quantity))
 

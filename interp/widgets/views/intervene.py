@@ -15,8 +15,9 @@ from interp.results import Result
 from interp.widgets.views.base import View
 from interp.widgets.views.canvas import SOFT, Canvas
 from interp.widgets.views.compare_view import CompareView, compare_picture, compare_requests
-from interp.widgets.views.intervene_source import Bench, choices, serve
+from interp.widgets.views.intervene_source import Bench, choices, grounds, serve
 from interp.widgets.views.selection import Selection
+from interp.widgets.views.task_choices import PROMPTS
 
 DRAWS = 5
 
@@ -28,6 +29,7 @@ class Intervene(View):
     Args:
         model: a decoder.
         texts: one text or several, or token ids; effects are measured on all of them, the map of heads on the first.
+        prompts: how many of a task, where the reader tries an edit on one of `task_choices.TASKS` instead.
         calibrations: name -> file of `interp.calibration.save_calibration`, offered as edits.
         draws: random sets of heads for the control.
         seed: of the draws and the bootstrap.
@@ -35,7 +37,7 @@ class Intervene(View):
         link: the bus that this view shares with others.
 
     Raises:
-        OptionError: no text, or one of a single token.
+        OptionError: no text, one of a single token, or no prompts.
     """
 
     NAME = "Intervene"
@@ -48,13 +50,14 @@ class Intervene(View):
         model: HookedModel,
         texts: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]],
         *,
+        prompts: int = PROMPTS,
         calibrations: Mapping[str, str | Path] | None = None,
         draws: int = DRAWS,
         seed: int = 0,
         title: str = "Intervene",
         link: Selection | None = None,
     ) -> None:
-        source = bench(model, texts, calibrations=calibrations, draws=draws, seed=seed)
+        source = bench(model, texts, prompts=prompts, calibrations=calibrations, draws=draws, seed=seed)
         super().__init__(source, title=title, payload=bench_payload(source), link=link)
 
     @property
@@ -93,6 +96,7 @@ def bench(
     model: HookedModel,
     texts: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]],
     *,
+    prompts: int = PROMPTS,
     calibrations: Mapping[str, str | Path] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
@@ -102,17 +106,18 @@ def bench(
     ids = [[int(i) for i in (model.encode(text) if isinstance(text, str) else text)] for text in several]
     if not ids or min(map(len, ids)) < 2:
         raise OptionError("wanted at least one text of two tokens or more to try edits on")
+    if prompts < 1:
+        raise OptionError(f"prompts must be at least 1; got {prompts}")
     files = {name: Path(path) for name, path in (calibrations or {}).items()}
-    return Bench(model, ids, files=files, draws=draws, seed=seed)
+    return Bench(model, ids, prompts=prompts, files=files, draws=draws, seed=seed)
 
 
 def bench_payload(source: Bench) -> dict[str, Any]:
     """What the page needs from the start."""
-    texts, tokens = len(source.texts), sum(map(len, source.texts))
-    said = f"{texts} text{'s' if texts > 1 else ''} of {tokens:,} tokens"
     return {
         "choices": choices(source.files),
-        "made": f"{source.model.source.name}; {said}; {source.draws} random controls",
+        "grounds": grounds(source),
+        "made": f"{source.model.source.name}; {source.draws} random controls",
         "layers": source.model.layers,
         "heads": source.model.heads,
     }

@@ -1,4 +1,4 @@
-"""`Bench`: a model and texts on which edits are tried: one at a time, on a thread of its own, that can be asked how far it is and be stopped."""
+"""`Bench`: a model, and texts and tasks to try edits on: one at a time, on a thread of its own, that says how far it is and can be stopped."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from torch.utils.hooks import RemovableHandle
 
 from interp.errors import InterpError, OptionError
-from interp.interventions.effects import text_effects
+from interp.interventions.answers import BATCH, equal_lengths
+from interp.interventions.effects import answer_effects, text_effects
 from interp.interventions.saved import to_json
 from interp.models.blocks import decoder_blocks
 from interp.models.hooked import HookedModel
 from interp.results import Result
+from interp.tasks.prompt import Prompt
 from interp.widgets.views.compare_source import Comparison
 from interp.widgets.views.compare_source import serve as serve_comparison
 from interp.widgets.views.compare_view import compare_payload
 from interp.widgets.views.comparisons import comparison, difference, recipe
 from interp.widgets.views.edit_choices import CHOICES, Chosen, code, interventions, read_choice
 from interp.widgets.views.protocol import Reply, answer, readable
+from interp.widgets.views.task_choices import TASKS, task_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +41,18 @@ class Outcome:
     """What an edit did.
 
     Attributes:
-        effect: metrics of the texts beside random heads, result "interventions.text_effects".
-        comparison: the same metrics, and the change of every statistic of every head on the first text.
+        effect: metrics of the texts or answers beside random heads, result "interventions.text_effects" or "interventions.answer_effects".
+        comparison: the same metrics, and the change of every statistic of every head on the first text or prompt.
         code: Python that does the same.
+        on: what it was measured on, in a few words.
+        task: the task of its prompts, None for texts.
     """
 
     effect: Result
     comparison: Comparison
     code: str
+    on: str
+    task: str | None
 
 
 class Bench:
@@ -53,6 +61,7 @@ class Bench:
     Args:
         model: a decoder.
         texts: token ids of each text.
+        prompts: of a task, at most.
         files: calibration files by the name that the reader sees.
         draws: random sets of heads for the control.
         seed: of the draws and the bootstrap.
@@ -62,10 +71,17 @@ class Bench:
     """
 
     def __init__(
-        self, model: HookedModel, texts: Sequence[Sequence[int]], *, files: Mapping[str, Path], draws: int, seed: int
+        self,
+        model: HookedModel,
+        texts: Sequence[Sequence[int]],
+        *,
+        prompts: int,
+        files: Mapping[str, Path],
+        draws: int,
+        seed: int,
     ) -> None:
         self.model, self.texts, self.files = model, [[int(i) for i in ids] for ids in texts], dict(files)
-        self.draws, self.seed = draws, seed
+        self.prompts, self.draws, self.seed = prompts, draws, seed
         self.outcome: Outcome | None = None
         self._state, self._words = "idle", ""
         self._done, self._total = 0, 1
@@ -76,6 +92,12 @@ class Bench:
     def state(self) -> dict[str, Any]:
         """How far it is: state ("idle", "running", "done", "failed", "stopped"), the share that is done, and words."""
         return {"state": self._state, "share": min(1.0, self._done / self._total), "words": readable(self._words)}
+
+    @property
+    def of_texts(self) -> str:
+        """The texts in a few words."""
+        texts, tokens = len(self.texts), sum(map(len, self.texts))
+        return f"{texts} text{'s' if texts > 1 else ''} of {tokens:,} tokens"
 
     def start(self, chosen: Chosen) -> None:
         """Try an edit. Returns at once. Raises OptionError while another one is under way."""
@@ -97,9 +119,13 @@ class Bench:
 
     def measure(self, chosen: Chosen) -> Outcome:
         """Try an edit here and now."""
-        model, first = self.model, self.texts[0]
+        model, draws, seed = self.model, self.draws, self.seed
+        asked = None if chosen.task is None else task_prompts(chosen.task, model, count=self.prompts, seed=seed)
+        self._total = model.layers * self._passes(chosen, asked)
+        first = self.texts[0] if asked is None else list(asked[0].ids)
         edits = interventions(chosen, self.files, model, first)
-        effect = text_effects(model, edits, self.texts, draws=self.draws, seed=self.seed)
+        measure = partial(text_effects, texts=self.texts) if asked is None else partial(answer_effects, prompts=asked)
+        effect = measure(model, edits, draws=draws, seed=seed)
         before = model.run(first, logits="none", keep="none")
         with model.edit(*edits):
             after = model.run(first, logits="none", keep="none")
@@ -108,21 +134,26 @@ class Bench:
             effects=comparison(effect).effects,
             control=str(effect.manifest["controls"]),
             interval="95 % interval",
+            note=""
+            if asked is None and len(self.texts) < 2
+            else f"The map of heads is of the first {'text' if asked is None else 'prompt'}.",
             recipe=recipe(
                 effect.manifest, kind=effect.kind, interventions=to_json(edits) if not chosen.needs_means else None
             ),
         )
-        said = code(chosen, self.files, model=model, texts=self.texts, draws=self.draws, seed=self.seed)
-        return Outcome(effect=effect, comparison=both, code=said)
+        said = code(chosen, self.files, model=model, texts=self.texts, prompts=self.prompts, draws=draws, seed=seed)
+        on = self.of_texts if asked is None else f"{len(asked)} prompts of {chosen.task}"
+        return Outcome(effect=effect, comparison=both, code=said, on=on, task=chosen.task)
+
+    def _passes(self, chosen: Chosen, asked: Sequence[Prompt] | None) -> int:
+        """Passes through the model: base, edited and draws; two runs and the proof of the readout (2); the means."""
+        units = len(self.texts) if asked is None else len(list(equal_lengths(asked, BATCH)))
+        return units * (2 + self.draws) + 4 + int(chosen.needs_means)
 
     def _work(self, chosen: Chosen) -> None:
         handles: list[RemovableHandle] = []
         try:
             blocks = decoder_blocks(self.model)
-            # Passes of text_effects (base, edited, draws), two runs, the proof of its readout (2), means.
-            self._total = len(blocks) * (len(self.texts) * (2 + self.draws) + 4) + (
-                len(blocks) if chosen.needs_means else 0
-            )
             handles = [block.register_forward_pre_hook(self._tick(threading.get_ident())) for block in blocks]
             self.outcome = self.measure(chosen)
             self._state = "done"
@@ -162,6 +193,17 @@ def choices(files: Mapping[str, Path]) -> list[dict[str, Any]]:
     return offered + [{"name": name, "title": f"calibration file: {readable(name)}", "fields": None} for name in files]
 
 
+def grounds(bench: Bench) -> list[dict[str, Any]]:
+    """What edits can be tried on: the texts, then, where the model has a tokenizer, each task."""
+    tasks = () if bench.model.tokenizer is None else TASKS.items()
+    offered: list[dict[str, Any]] = [
+        {"task": None, "title": f"this text ({bench.of_texts})" if len(bench.texts) == 1 else bench.of_texts}
+    ]
+    return offered + [
+        {"task": name, "title": f"{bench.prompts} prompts, task {name}: {task.title}"} for name, task in tasks
+    ]
+
+
 # ------------------------------------------------------------------ the page's requests
 def _run(bench: Bench, message: Mapping[str, Any]) -> Reply:
     bench.start(read_choice(message, bench.files, layers=bench.model.layers, heads=bench.model.heads))
@@ -179,7 +221,8 @@ def _cancel(bench: Bench, message: Mapping[str, Any]) -> Reply:
 
 def _outcome(bench: Bench, message: Mapping[str, Any]) -> Reply:
     made = _finished(bench)
-    return {"payload": compare_payload(made.comparison), "code": readable(made.code)}, []
+    said = {"payload": compare_payload(made.comparison), "code": readable(made.code)}
+    return said | {"on": made.on, "task": made.task}, []
 
 
 def _compare(bench: Bench, message: Mapping[str, Any]) -> Reply:
@@ -201,7 +244,7 @@ OPERATIONS: Final = {"run": _run, "state": _state, "cancel": _cancel, "outcome":
 def serve(source: Bench, message: object) -> Reply:
     """Answer the panel's page.
 
-    `run` {edit, heads, values} begins and returns at once; `state` says how far it is; `cancel`; `outcome` is the payload of a CompareView
-    and the Python that does the same; `compare` {message} answers that CompareView.
+    `run` {edit, heads, values, task: a name, or null for the texts} begins and returns at once; `state` says how far it is; `cancel`; `outcome` is
+    the payload of a CompareView, the Python that does the same, and what it was measured on; `compare` {message} answers that CompareView.
     """
     return answer(OPERATIONS, source, message)

@@ -12,7 +12,10 @@ from interp.widgets.plots_heads import title_of
 from interp.widgets.views.attention_map import AttentionMapView
 from interp.widgets.views.base import View
 from interp.widgets.views.compare_view import CompareView
+from interp.widgets.views.curves_reading import of_sae_training, of_sinks_training
+from interp.widgets.views.curves_view import CurvesView
 from interp.widgets.views.entropy_view import EntropyView
+from interp.widgets.views.harvest_table import norms_table
 from interp.widgets.views.head_grid import HeadGrid
 from interp.widgets.views.head_words import scores_table
 from interp.widgets.views.needle_grid import NeedleGrid
@@ -60,16 +63,49 @@ def entropy_view(result: Any, **options: Any) -> EntropyView:
     return EntropyView(result, **{"title": title_of(result), **options})
 
 
-def monitor_view(monitor: Any, **options: Any) -> EntropyView:
-    """Entropies over the steps of a training, following it."""
+def monitor_view(monitor: Any, *, refresh: int = 1, **options: Any) -> EntropyView:
+    """Entropies over the steps of a training, following it at every `refresh`-th reading."""
     view = EntropyView(monitor, **{"title": "attention entropy in training", **options})
-    view.follow(monitor)
+    view.follow(monitor, refresh=refresh)
     return view
 
 
 def training_view(folder: Any, **options: Any) -> EntropyView:
     """Entropies over the steps of an experiment's trainings, read from its folder."""
     return EntropyView(folder, **{"title": f"attention entropy in training: {Path(folder).name}", **options})
+
+
+def sinks_training_view(folder: Any, **options: Any) -> CurvesView:
+    """Sink rates over the steps of an experiment's trainings, read from its folder."""
+    return CurvesView(of_sinks_training(folder), **{"title": f"sinks over training: {Path(folder).name}", **options})
+
+
+def sae_training_view(folder: Any, **options: Any) -> CurvesView:
+    """The log of an autoencoder's training, read from its folder."""
+    return CurvesView(of_sae_training(folder), **{"title": f"training of {Path(folder).name}", **options})
+
+
+def evaluation_view(evaluation: Any, **options: Any) -> CurvesView:
+    """An autoencoder on held-out text: densities, losses, probes and every metric."""
+    made = evaluation.manifest
+    title = f"autoencoder of layer {made['layer']}, {made['model']['name']}"
+    return CurvesView(evaluation, **{"title": title, **options})
+
+
+def streaming_view(result: Any, **options: Any) -> CurvesView:
+    """Perplexity of every policy by position."""
+    return CurvesView(result, **{"title": "streaming with and without sinks", **options})
+
+
+def models_view(result: Any, **options: Any) -> CurvesView:
+    """Heads over a series of models or checkpoints."""
+    return CurvesView(result, **{"title": f"heads over {len(result.scans)} models", **options})
+
+
+def scans_view(result: Any, **options: Any) -> CompareView:
+    """The difference of two scans, head by head."""
+    a, b = (side["folder"] for side in result.manifest["compared"])
+    return CompareView(result, **{"title": f"{b} less {a}", **options})
 
 
 def frame_view(frame: Any, **options: Any) -> HeadGrid:
@@ -88,6 +124,11 @@ def features_view(source: Any, **options: Any) -> SAEFeature:
     return SAEFeature(source, **options)
 
 
+def harvest_view(store: Any, **options: Any) -> HeadGrid:
+    """How large each head's z is in a harvest."""
+    return HeadGrid(norms_table(store), **{"title": f"harvest {store.folder.name}, {store.rows:,} rows", **options})
+
+
 def prefixes_view(result: Any, **options: Any) -> HeadGrid:
     """The grid of scores that were measured with prefixes of several lengths, one number for each."""
     table = result.table.drop(columns="kind").assign(prefix=[f"prefix {n}" for n in result.table["prefix"]])
@@ -101,6 +142,8 @@ def scan_view(scan: Any, **options: Any) -> HeadGrid:
 
 VIEWS: Final[Mapping[str, Callable[..., View]]] = MappingProxyType(
     {
+        "batch.compare": scans_view,
+        "batch.models": models_view,
         "calibration": changes_view,
         "calibration.search": changes_view,
         "circuits.activation_patching": changes_view,
@@ -113,6 +156,7 @@ VIEWS: Final[Mapping[str, Callable[..., View]]] = MappingProxyType(
         "entropy": entropy_view,
         "entropy.monitor": monitor_view,
         "entropy.training": training_view,
+        "entropy.training_sinks": sinks_training_view,
         "explain.agreement": changes_view,
         "explain.faithfulness": changes_view,
         "explain.gradient": scores_view,
@@ -144,15 +188,19 @@ VIEWS: Final[Mapping[str, Callable[..., View]]] = MappingProxyType(
         "map": AttentionMapView,
         "run": run_view,
         "saes.attribution": features_view,
+        "saes.evaluation": evaluation_view,
         "saes.features": features_view,
+        "saes.harvest": harvest_view,
         "saes.ioi_features": changes_view,
         "saes.ioi_position": changes_view,
         "saes.long_prefix": prefixes_view,
         "saes.polysemanticity": scores_view,
         "saes.prefix_on_text": scores_view,
         "saes.recursive_dfa": changes_view,
+        "saes.training": sae_training_view,
         "scan": scan_view,
         "sinks": sinks_view,
+        "sinks.streaming": streaming_view,
     }
 )
 """Kind of a result -> function that opens it in a view."""

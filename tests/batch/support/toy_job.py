@@ -1,7 +1,7 @@
 """A job that needs no model: each shard is a number, the result their sum in plan order, whose last bits depend on that order.
 
 `python toy_job.py` is its worker: it speaks the protocol of `interp.batch.worker` with nothing but the standard library, so that tests can start
-and kill hundreds. What it does wrong is told by the plan: "die", "fail", "refuse", "start" name shards (or starts) at which it goes wrong.
+and kill hundreds. What it does wrong is told by the plan: "die", "fail", "hang", "refuse", "no_start" name shards (or starts) at which it goes wrong.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ def serve() -> None:
     if plan.get("refuse"):
         say(event="refused", error="PlanMismatchError", message="another model")
         return
+    time.sleep(plan.get("loading", 0.0))
     say(event="ready", device=recipe["model"]["device"])
     for line in sys.stdin:
         unit = json.loads(line)
@@ -121,6 +122,8 @@ def serve() -> None:
         say(event="context", tokens=5, seconds=0.1)
         attempt = len(list(tries.glob(f"{index}.*")))
         (tries / f"{index}.{os.getpid()}.{time.monotonic_ns()}").touch()
+        if attempt < plan.get("hang", {}).get(str(index), 0):
+            time.sleep(600)
         if attempt < plan.get("die", {}).get(str(index), 0):
             os.kill(os.getpid(), signal.SIGKILL)
         if attempt < plan.get("fail", {}).get(str(index), 0):

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
+from servers import START, free_port, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 TOKEN = "interp-test-token"
-START = 90
-"""Seconds that a server may take to answer on a loaded machine."""
 QUIET = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/apputils-extension:themes": {"theme": "JupyterLab Light"},
@@ -86,6 +79,13 @@ class Lab:
             wrong = [o for o in self.outputs(cell) if o.get("output_type") == "error"]
             assert not wrong, "\n".join(wrong[0]["traceback"])
 
+    def paste(self, cell: int, source: str) -> None:
+        """Put a text into a cell, in place of what is there."""
+        self.page.evaluate(
+            "([cell, source]) => window.jupyterapp.shell.currentWidget.content.model.cells.get(cell).sharedModel.setSource(source)",
+            [cell, source],
+        )
+
     def outputs(self, cell: int) -> list[dict[str, Any]]:
         """What a cell has put out, as the notebook keeps it."""
         return self.page.evaluate(
@@ -107,23 +107,12 @@ class Lab:
         return json.loads(next(self.root.glob("*.ipynb")).read_text(encoding="utf-8"))
 
 
-def free_port() -> int:
-    """A port that nothing listened on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def jupyterlab(page: Page, root: Path, home: Path, *extra: str) -> Iterator[Lab]:
     """A server over `root` with all its settings under `home`; stopped, with its kernels, when the block ends."""
     port = free_port()
     folders = ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")
-    env = {
-        **os.environ,
-        **{f"JUPYTER_{name}": str(home / name) for name in folders},
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
+    env = {f"JUPYTER_{name}": str(home / name) for name in folders}
     env |= {f"JUPYTERLAB_{name}": str(home / name) for name in ("SETTINGS_DIR", "WORKSPACES_DIR")}
     env["IPYTHONDIR"] = str(home / "ipython")
     options = [
@@ -132,35 +121,7 @@ def jupyterlab(page: Page, root: Path, home: Path, *extra: str) -> Iterator[Lab]
         *("--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly", *extra),
     ]
     home.mkdir(parents=True, exist_ok=True)
-    log = home / "server.log"
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=env,
-            start_new_session=True,
-        )
     url = f"http://127.0.0.1:{port}"
-    try:
-        begin = time.monotonic()
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/api/status?token={TOKEN}", timeout=2).read()
-                break
-            except (urllib.error.URLError, OSError):
-                if server.poll() is not None or time.monotonic() - begin > START:
-                    raise RuntimeError(log.read_text()[-3000:]) from None
-                time.sleep(0.1)
+    command = [sys.executable, "-m", "jupyterlab", *options]
+    with serving(command, alive=f"{url}/api/status?token={TOKEN}", env=env, log=home / "server.log"):
         yield Lab(url, root, page)
-    finally:
-        for sign in (
-            signal.SIGINT,
-            signal.SIGTERM,
-            signal.SIGKILL,
-        ):  # its own session: the server and its kernels alone
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, sign)
-            with suppress(subprocess.TimeoutExpired):
-                server.wait(3)
-                break

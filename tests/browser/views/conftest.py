@@ -45,8 +45,8 @@ class Mounted:
         reply["rev"] = self.view.rev
         return [reply, [] if self.drop_buffers else [base64.b64encode(b).decode() for b in buffers]]
 
-    def changed(self, name: str, value: str) -> None:
-        setattr(self.view, name, json.loads(value))
+    def changed(self, name: str, value: object) -> None:
+        setattr(self.view, name, value)
 
     def push(self, *names: str) -> None:
         """Bring traits that Python changed to the page."""
@@ -74,12 +74,16 @@ def mount(page: Page) -> Iterator[Callable[..., Mounted]]:
         }
 
         def fulfil(route: Any) -> None:
-            body, kind = files[route.request.url.removeprefix(URL)]
+            path = route.request.url.removeprefix(URL)
+            if path == "changed":
+                mounted.changed(**route.request.post_data_json)
+                route.fulfill(status=204)
+                return
+            body, kind = files[path]
             route.fulfill(body=body, content_type=f"{kind}; charset=utf-8")
 
         page.route(f"{URL}**", fulfil)
         page.expose_function("python_answer", mounted.answer)
-        page.expose_function("python_changed", mounted.changed)
         page.goto(URL)
         page.add_style_tag(content=view._css)
         state = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from compare_cases import HEADS, LAYERS, NASTY, before, change, effects, heads, patching
+from compare_cases import HEADS, LAYERS, NASTY, before, change, effects, heads, patching, scans
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -67,6 +67,21 @@ def test_hover_previews_click_locks_and_escape_clears(mount: Callable[..., Any])
     page.keyboard.press("Escape")
     page.wait_for_function("() => !document.querySelector('.iv-lock')")
     assert made.selected is None
+
+
+def test_two_scans_name_their_sides_and_say_each_heads_interval(mount: Callable[..., Any]) -> None:
+    page = mount(scans().view()).page
+    page.get_by_label("change of", exact=True).select_option(label="entropy")
+    page.wait_for_selector('.iv[data-state="ready"]')
+    cell(page, 3, 2).hover()
+    # 9 - 8 = 1 of 32; its interval reaches 1/64 below and 1/32 above; the means are 9/64 and 9/64 + 1/32.
+    page.wait_for_function(
+        "() => document.querySelector('.iv-readout').textContent.startsWith('layer 3, head 2: entropy +0.0313; interval 0.0156 to 0.0625')"
+    )
+    assert "A: small 0.141, B: large 0.172" in page.locator(".iv-readout").inner_text()
+    table = page.get_by_role("table", name="metrics A: small and B: large")
+    assert table.locator("thead th").all_inner_texts()[:4] == ["metric", "A: small", "B: large", "change"]
+    assert "Intervals of single heads (90 %): paired bootstrap over shards." in page.locator(".iv-effects").inner_text()
 
 
 def test_keys_alone_move_and_lock_and_the_largest_changes_can_be_locked(mount: Callable[..., Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,31 @@ def test_what_cannot_be_done_is_said_in_words(model: Any, mount: Callable[..., A
     page.get_by_label("heads", exact=True).fill(written)
     page.get_by_role("button", name="run").click()
     page.wait_for_function("said => document.querySelector('.iv-notice').textContent.includes(said)", arg=said)
+
+
+def test_a_task_shows_what_a_head_is_for(mount: Callable[..., Any]) -> None:
+    """The answers of a planted model need its one copying head, and no random head beside it."""
+    from interp.models.planted import planted
+    from interp.widgets.views.intervene import Intervene
+
+    model, places = planted("retrieval")
+    layer, head = places["retrieval"]
+    shown = mount(Intervene(model, TEXTS, draws=2, prompts=4))
+    page = shown.page
+    page.get_by_label("heads", exact=True).fill(f"{layer}.{head}")
+    page.get_by_label("on", exact=True).select_option(label="4 prompts, task repeated: what followed before")
+    page.get_by_role("button", name="run").click()
+    job(page, "done")
+    page.get_by_role("table", name="metrics before and after").wait_for()
+    assert "done on 4 prompts of repeated" in page.locator(".iv-readout").last.inner_text()
+    row = page.get_by_role("row", name=re.compile("^accuracy")).inner_text().split("\t")
+    assert (row[0], row[1], row[3]) == ("accuracy", "1", "−1"), "all answers are lost"
+    assert row[5].startswith("0"), "and none under random heads"
+    page.get_by_text("Python", exact=True).click()
+    assert (
+        "prompts_of(model.tokenizer, Repetition(length=12, repeats=2), samples=4, seed=0)"
+        in page.locator(".iv-copy-text").last.inner_text()
+    )
 
 
 def test_a_saved_page_shows_the_outcome_and_runs_nothing(model: Any, page: Page, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""TokenView, SinkExplorer and EntropyView in a real JupyterLab: drawn, clicked, heard by Python, their keys kept from the app."""
+"""TokenView, SinkExplorer, EntropyView and CurvesView in a real JupyterLab: drawn, clicked, heard by Python, their keys kept from the app."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ CELLS = (
     "sinks = sink_report().view(link=bus)\nsinks",
     "entropies = entropy_report().view(link=bus)\nentropies",
     "wait_for('layer'); print(bus.layer, bus.head, sinks.selected, entropies.selected)",
+    "from curves_cases import models\nbus = Selection()\nseries = models().view(link=bus)\nseries",
+    "wait_for('layer'); print(series.selected)",
 )
 
 
@@ -49,3 +51,10 @@ def test_texts_and_curves_in_jupyterlab(lab: Any) -> None:
     page.wait_for_selector('.iv[aria-label="attention sinks"] .iv-cell[data-head="7"].iv-lock')
     lab.run(5)
     assert lab.printed(5).strip() == "1 2 (1, 2) (1, 2)"
+
+    lab.run(6)
+    page.wait_for_selector('.iv[aria-label="curves"][data-state="ready"]')
+    page.get_by_text("numbers of entropy", exact=True).click()
+    page.get_by_role("table", name="entropy", exact=True).get_by_role("button", name="17.1").click()
+    lab.run(7)
+    assert lab.printed(7).strip() == "(17, 1)"

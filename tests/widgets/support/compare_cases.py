@@ -75,3 +75,24 @@ def patching() -> Result:
     )
     table = table.assign(control=x / 2, site="z", position="last")
     return Result(kind="circuits.activation_patching", table=table, manifest={"method": "activation_patching"})
+
+
+def scans(names: tuple[str, str] = ("small", "large")) -> Result:
+    """What `interp.batch.compare.compare` says of two scans that differ by `change`, in mixed order; its second statistic is the first one's half."""
+    layer, head = np.repeat(LAYERS, HEADS), np.tile(np.arange(HEADS), len(LAYERS))
+    a, shift = before().ravel(), change().ravel()
+    rows = pd.DataFrame(
+        {"layer": layer, "head": head, "a": a, "b": a + shift, "score": shift, "spread": 1 / 128, "control": np.nan}
+    )
+    rows = rows.assign(
+        low=shift - 1 / 64, high=shift + 1 / 32, rank_a=1.0, rank_b=2.0, rank_change=1.0, rank_low=0.0, rank_high=2.0
+    )
+    half = rows.assign(statistic=NASTY, a=rows["a"] / 2, b=rows["b"] / 2, score=shift / 2)
+    manifest = {
+        "compared": [{"folder": n, "model": {"name": n}, "key": "k"} for n in names],
+        "settings": {"method": "paired bootstrap over shards", "confidence": 0.9},
+        "differences": {"model": list(names)},
+        "seed": 0,
+    }
+    table = pd.concat([rows.assign(statistic="entropy"), half]).sample(frac=1, random_state=0)
+    return Result(kind="batch.compare", table=table, manifest=manifest)

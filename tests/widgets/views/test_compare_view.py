@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from compare_cases import HEADS, LAYERS, NASTY, before, change, effects, heads, patching
+from compare_cases import HEADS, LAYERS, NASTY, before, change, effects, heads, patching, scans
 from view_cases import Wire
 
 from interp.errors import OptionError
@@ -40,12 +40,13 @@ def test_the_metrics_of_an_edit_come_as_they_are(monkeypatch: pytest.MonkeyPatch
 def test_two_tables_are_compared_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
     made = view(heads(before()), heads(before() + change()))
     reply, buffers = Wire(made, monkeypatch).ask(op="heads", name="entropy", id=1)
-    shift, one, other, spread, control = grids(buffers)
+    shift, one, other, spread, control, low, high = grids(buffers)
     np.testing.assert_array_equal(shift, change().astype(np.float32))
     np.testing.assert_array_equal(one, before().astype(np.float32))
     np.testing.assert_array_equal(other[:2], (before() + change())[:2].astype(np.float32))
     assert np.isnan(spread).all()
     assert np.isnan(control).all()
+    assert np.isnan(low).all() and np.isnan(high).all()
     assert reply["limit"] == 11 / 32
     (mean,) = made.source.effects
     assert mean.change == pytest.approx(np.nanmean(change()))
@@ -72,7 +73,7 @@ def test_the_effects_of_patching_are_changes_of_heads(monkeypatch: pytest.Monkey
     made = view(patching())
     (name,) = made.source.names
     _, buffers = Wire(made, monkeypatch).ask(op="heads", name=name, id=1)
-    shift, one, _, spread, control = grids(buffers)
+    shift, one, _, spread, control, _, _ = grids(buffers)
     np.testing.assert_array_equal(shift, change().astype(np.float32))
     np.testing.assert_array_equal(control, (change() / 2).astype(np.float32))
     assert (spread == 0.5).all()
@@ -209,3 +210,43 @@ def test_steps_of_an_attribution_are_maps_of_their_own() -> None:
         "step 1, mlp, layer 0",
         "step 1, mlp, layer 1",
     ]
+
+
+# ------------------------------------------------------------------ two scans
+def test_two_scans_show_both_means_and_the_interval_of_every_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = scans().view()
+    assert made.title == "large less small"
+    assert set(made.source.names) == {"entropy", NASTY}
+    reply, buffers = Wire(made, monkeypatch).ask(op="heads", name="entropy", id=1)
+    shift, one, other, spread, control, low, high = grids(buffers)
+    known = np.isfinite(change())
+    np.testing.assert_allclose(shift, change().astype(np.float32), atol=1e-6)
+    np.testing.assert_allclose(one, before(), atol=1e-6)
+    np.testing.assert_allclose(other[known], (before() + change())[known], atol=1e-6)
+    np.testing.assert_allclose(low, change() - 1 / 64, atol=1e-6)
+    np.testing.assert_allclose(high, change() + 1 / 32, atol=1e-6)
+    assert (spread == 1 / 128).all() and np.isnan(control).all()
+    assert reply["limit"] == pytest.approx(11 / 32)
+    mean = next(e for e in made.source.effects if "entropy" in e.name)
+    assert mean.change == pytest.approx(np.nanmean(change()), abs=1e-6)
+    assert mean.low < mean.change < mean.high
+    assert made.payload["ends"] == ["A: small", "B: large"]
+    assert made.payload["note"] == "Intervals of single heads (90 %): paired bootstrap over shards."
+    said = json.loads(made.payload["recipe"])
+    assert (said["kind"], said["differences"]) == ("batch.compare", {"model": ["small", "large"]})
+    row = made.data().query("name == 'entropy' and layer == 3 and head == 2").iloc[0]
+    assert (row["low"], row["high"]) == (pytest.approx(1 / 32 - 1 / 64, abs=1e-6), pytest.approx(1 / 16, abs=1e-6))
+    assert made.picture().width > 0
+
+
+def test_intervals_of_several_kinds_are_told_apart_by_analysis() -> None:
+    methods = {"entropy": "bootstrap over samples", NASTY: "no interval: the result keeps no repeats"}
+    made = scans()
+    settings = made.manifest["settings"] | {"method": "by the analysis, see methods", "methods": methods}
+    note = replace(made, manifest={**made.manifest, "settings": settings}).view().payload["note"]
+    assert note == f"Intervals of single heads (90 %): entropy: {methods['entropy']}; {NASTY}: {methods[NASTY]}."
+
+
+def test_names_of_scans_are_text(tmp_path: Path) -> None:
+    page = scans((NASTY, "b")).view().html(tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page

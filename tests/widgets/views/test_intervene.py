@@ -191,3 +191,84 @@ def test_texts_are_needed(model: Any) -> None:
         Intervene(model, [])
     with pytest.raises(OptionError, match="two tokens"):
         Intervene(model, [[3]])
+
+
+# ------------------------------------------------------------------ tasks
+def planted_panel(**options: Any) -> tuple[Any, tuple[int, int]]:
+    """A panel of a model that copies what followed the last copy of a token, and the head that does it."""
+    from interp.widgets.views.intervene import Intervene
+
+    found, places = planted("retrieval")
+    return Intervene(found, TEXTS, **{"draws": 3, "prompts": 5, **options}), places["retrieval"]
+
+
+def ablated(head: tuple[int, int], task: str | None = "repeated") -> dict[str, Any]:
+    return {"edit": "ablate", "heads": [list(head)], "values": {"kind": "zero"}, "task": task}
+
+
+def test_a_planted_head_is_what_the_answers_need_and_random_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from interp.interventions import answer_effects
+    from interp.tasks.repeated import Repetition, prompts
+
+    panel, head = planted_panel()
+    wire = Wire(panel, monkeypatch)
+    state = finished(wire, **ablated(head))
+    assert (state["state"], state["share"]) == ("done", 1.0), state
+    rows = panel.result.table.set_index("metric")
+    # The token after a repetition is known for certain to this head, and to no other.
+    assert rows.loc["accuracy", "base"] == 1.0 and rows.loc["accuracy", "edited"] < 0.5
+    assert rows.loc["accuracy", "control"] == 0.0
+    assert rows.loc["log-probability of the answer", "high"] < 0
+    model = panel.source.model
+    asked = prompts(model.tokenizer, Repetition(length=12, repeats=2), samples=5, seed=0)
+    edit = AblateHeads(heads=(head,), kind="zero")
+    expected = answer_effects(model, [edit], asked, draws=3, seed=0)
+    pd.testing.assert_frame_equal(panel.result.table, expected.table)
+    reply, _ = wire.ask(op="outcome", id=3)
+    assert reply["on"] == "5 prompts of repeated"
+    assert reply["payload"]["note"] == "The map of heads is of the first prompt."
+    effects, _ = wire.ask(op="compare", message={"op": "effects"}, id=4)
+    assert {"accuracy", "log-probability of the answer"} <= {row["name"] for row in effects["rows"]}
+
+
+@pytest.mark.parametrize("kind", ["zero", "mean"])
+def test_the_python_of_a_task_does_the_same(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    panel, head = planted_panel()
+    state = finished(Wire(panel, monkeypatch), **{**ablated(head), "values": {"kind": kind}})
+    assert (state["state"], state["share"]) == ("done", 1.0), state
+    names = executed(panel.code, tmp_path, model=panel.source.model)
+    pd.testing.assert_frame_equal(names["effect"].table, panel.result.table)
+
+
+def test_what_edits_can_be_tried_on_is_said_with_its_number() -> None:
+    panel, _ = planted_panel(prompts=7)
+    grounds = panel.payload["grounds"]
+    assert [g["task"] for g in grounds] == [None, "repeated", "ioi", "coloured-objects", "succession"]
+    assert grounds[0]["title"] == "2 texts of 14 tokens"
+    assert all(g["title"].startswith(f"7 prompts, task {g['task']}: ") for g in grounds[1:])
+    with pytest.raises(OptionError, match="prompts must be at least 1"):
+        planted_panel(prompts=0)
+
+
+def test_a_task_that_the_tokens_do_not_allow_is_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel, head = planted_panel()
+    wire = Wire(panel, monkeypatch)
+    state = finished(wire, **ablated(head, "ioi"))
+    assert state["state"] == "failed" and state["words"]
+    reply, _ = wire.ask(op="run", id=5, **ablated(head, "chess"))
+    assert "task must be one of repeated, ioi" in reply["error"]
+
+
+def test_prompts_of_lists_are_spread_over_the_lists(tmp_path: Path) -> None:
+    """A task that makes prompts of each of its lists gives few, of many of them."""
+    from interp.tasks.prompt import Prompt
+    from interp.widgets.views import task_choices
+
+    made = [Prompt(ids=(n,), answer=(1,)) for n in range(23)]
+    task = task_choices.TaskChoice(title="t", make=lambda tokenizer, *, samples, seed: made, of_each=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_choices, "TASKS", {"t": task})
+        kept = task_choices.task_prompts("t", planted("sink")[0], count=5, seed=0)
+        _, lines = task_choices.task_code("t", count=5, seed=0)
+    assert [p.ids[0] for p in kept] == [0, 4, 8, 12, 16]
+    assert executed(lines[1], tmp_path, prompts=made)["prompts"] == kept

@@ -158,7 +158,8 @@ def test_a_real_autoencoder_opens() -> None:
     draw = torch.Generator().manual_seed(2)
     sae = SAE(config, {name: torch.randn(shape, generator=draw) for name, shape in shapes(config).items()})
     contexts = [torch.randint(10, 200, (13,), generator=draw).tolist() for _ in range(5)]
-    made = SAEFeature(feature_source(sae, model, 1, contexts))
+    made = feature_source(sae, model, 1, contexts).view()
+    assert isinstance(made, SAEFeature)
     reply, (buffer,) = made.serve(made.source, {"op": "feature", "feature": made.feature, "id": 1})
     groups = reply["record"]["groups"]
     sizes = [len(e["tokens"]) + e["sources"] for g in groups for e in g["examples"]]

@@ -32,7 +32,7 @@ function compareBar(row) {
 }
 
 export function mountCompareView(model, root) {
-  const payload = model.get("payload"), { numbers } = payload, table = bytes(payload.diverging);
+  const payload = model.get("payload"), { numbers } = payload, table = bytes(payload.diverging), ordinary = payload.ends[0] === "before";
   const frame = createFrame(model, root, "comparison", "Every change is exact for what was measured, hatched heads were not; interval and control say what chance does.");
   const recipe = createCopy("recipe (JSON)", frame.read);
   const metrics = el("div", { class: "iv-effects" });
@@ -54,9 +54,10 @@ export function mountCompareView(model, root) {
         frame.read("Point at a head; click locks it, Esc clears.");
         return;
       }
-      const { layer, head } = grid.where(i), { title, change, before, after, spread, control, rank } = shown;
+      const { layer, head } = grid.where(i), { title, change, before, after, spread, control, low, high, rank } = shown;
       const parts = [`layer ${layer}, head ${head}: ${title} ${change[i] > 0 ? "+" : ""}${number(change[i])}`];
-      if (!Number.isNaN(before[i])) parts.push(`from ${number(before[i])} to ${number(after[i])}`);
+      if (!Number.isNaN(low[i])) parts.push(`interval ${number(low[i])} to ${number(high[i])}`);
+      if (!Number.isNaN(before[i])) parts.push(ordinary ? `from ${number(before[i])} to ${number(after[i])}` : `${payload.ends[0]} ${number(before[i])}, ${payload.ends[1]} ${number(after[i])}`);
       if (!Number.isNaN(spread[i])) parts.push(`sd ${number(spread[i], 2)}`);
       if (!Number.isNaN(control[i])) parts.push(`control ${number(control[i])}`);
       if (rank.has(i)) parts.push(`${rank.get(i)} of ${rank.size} by size`);
@@ -69,9 +70,9 @@ export function mountCompareView(model, root) {
       const answer = await model.request({ op: "heads", name: n.name }, "heads");
       if (answer === null) return;
       if (answer.error) { frame.note(answer.error); return; }
-      const [change, before, after, spread, control] = answer.buffers.map(floats);
+      const [change, before, after, spread, control, low, high] = answer.buffers.map(floats);
       const sorted = [...change.keys()].filter((i) => !Number.isNaN(change[i])).sort((a, b) => Math.abs(change[b]) - Math.abs(change[a]) || a - b);
-      shown = { title: n.title, change, before, after, spread, control, rank: new Map(sorted.map((i, r) => [i, r + 1])) };
+      shown = { title: n.title, change, before, after, spread, control, low, high, rank: new Map(sorted.map((i, r) => [i, r + 1])) };
       grid.draw(change, answer.limit, `change of ${n.title}`);
       [ends[0].textContent, ends[2].textContent] = [number(-answer.limit), number(answer.limit)];
       unit.textContent = `${n.unit}${answer.limit > 0 ? "" : "; no head changed"}`;
@@ -97,11 +98,12 @@ export function mountCompareView(model, root) {
     if (answer === null) return;
     if (answer.error) { frame.note(answer.error); return; }
     const shown = COMPARE_COLUMNS.filter(([name]) => answer.rows.some((row) => row[name] !== null));
-    const heading = (words) => (words === "interval" && payload.interval ? payload.interval : words);
+    const told = { before: payload.ends[0], after: payload.ends[1], interval: payload.interval || "interval" };
+    const heading = (words) => told[words] ?? words;
     const head = el("tr", {}, el("th", { scope: "col", text: "metric" }), ...shown.map(([, words]) => el("th", { scope: "col", text: heading(words) })), el("th", { "aria-hidden": "true" }));
     const rows = answer.rows.map((row) => el("tr", {}, el("th", { scope: "row", text: row.name }), ...shown.map(([name, , say]) => el("td", { class: name === "change" ? "iv-strong" : null, text: say(row) })), el("td", {}, compareBar(row))));
-    const notes = [payload.control && `Control: ${payload.control}.`, answer.of > answer.rows.length && `The first ${answer.rows.length} of ${answer.of} rows.`].filter(Boolean);
-    if (rows.length) metrics.append(el("div", { class: "iv-scroll" }, el("table", { "aria-label": "metrics before and after" }, el("thead", {}, head), el("tbody", {}, ...rows))));
+    const notes = [payload.note, payload.control && `Control: ${payload.control}.`, answer.of > answer.rows.length && `The first ${answer.rows.length} of ${answer.of} rows.`].filter(Boolean);
+    if (rows.length) metrics.append(el("div", { class: "iv-scroll" }, el("table", { "aria-label": `metrics ${payload.ends.join(" and ")}` }, el("thead", {}, head), el("tbody", {}, ...rows))));
     if (notes.length) metrics.append(el("p", { class: "iv-small", text: notes.join(" ") }));
     effectsHere = true;
     settle();

@@ -21,9 +21,38 @@ export function chartTicks(low, high) {
   return ticks;
 }
 
+// Round numbers on a logarithmic axis: 1, 2, 5, 10 ... where there are enough of them, powers of ten where there are too many.
+function chartLogTicks(low, high) {
+  const ticks = [];
+  for (let size = 10 ** Math.floor(Math.log10(low)); size <= high; size *= 10) ticks.push(...[1, 2, 5].map((m) => m * size));
+  const inside = ticks.filter((t) => t >= low * 0.999 && t <= high * 1.001), tens = inside.filter((t) => Math.abs(Math.log10(t) - Math.round(Math.log10(t))) < 1e-9);
+  if (inside.length < 3) return chartTicks(low, high);
+  return inside.length <= 6 ? inside : tens.filter((_, i) => i % Math.ceil(tens.length / 5) === 0);
+}
+
+// Labels that have room, as [place, words, anchor]; the first and the last come before those between.
+function chartLabels(places) {
+  const half = (words) => words.length * 3;
+  const all = places.map(([at, words]) => (at + half(words) > CHART_WIDTH ? { at, words, anchor: "end", from: at - 2 * half(words), to: at } : { at, words, anchor: "middle", from: at - half(words), to: at + half(words) }));
+  const last = all.at(-1);
+  let free = -Infinity;
+  return all.filter((label) => {
+    if (label.from < free || (label !== last && label.to + 8 > last.from)) return false;
+    free = label.to + 8;
+    return true;
+  });
+}
+
 // The colour of line i of n: the shared ramp, leaning to the ink so that both of its ends stand out from the paper in either theme.
 export function lineColour(table, i, n) {
   return `color-mix(in srgb, ${colour(table, Math.round((255 * i) / Math.max(1, n - 1)))} 72%, var(--ink))`;
+}
+
+// A line, or a point, as the key shows it.
+function chartSign(series, points) {
+  const hue = series.colour ?? "var(--accent)";
+  if (points) return place(el("i", { class: "iv-dot" }), { "border-color": hue, background: series.dash ? "transparent" : hue });
+  return place(el("i", { class: series.dash ? "iv-swatch iv-dashed" : "iv-swatch" }), { "border-top-color": hue });
 }
 
 // over(index or null): the cursor moved; pick(index): a click or Enter.
@@ -36,9 +65,10 @@ export function createCurves(title, { over = () => {}, pick = () => {} } = {}) {
 
   const scaled = (v, low, high, log) => (log ? Math.log(v / low) / Math.log(high / low) : (v - low) / (high - low));
   const atY = (y) => CHART_HEIGHT - CHART_BOTTOM - (CHART_HEIGHT - CHART_BOTTOM - CHART_TOP) * Math.min(1, Math.max(0, scaled(y, ...spec.y, spec.ylog)));
-  const step = () => (spec.bars ? (CHART_WIDTH - CHART_LEFT - CHART_RIGHT) / spec.x.length : 0);
+  const bands = () => spec.bars || (spec.points && spec.labels);
+  const step = () => (bands() ? (CHART_WIDTH - CHART_LEFT - CHART_RIGHT) / spec.x.length : 0);
   function atX(x, i) {
-    if (spec.bars) return CHART_LEFT + step() * (i + 0.5);
+    if (bands()) return CHART_LEFT + step() * (i + 0.5);
     const low = spec.x[0], high = spec.x.at(-1);
     return CHART_LEFT + (CHART_WIDTH - CHART_LEFT - CHART_RIGHT) * (high > low ? scaled(x, low, high) : 0.5);
   }
@@ -49,6 +79,9 @@ export function createCurves(title, { over = () => {}, pick = () => {} } = {}) {
     const whole = spec.x.every(Number.isInteger);
     return chartTicks(spec.x[0], spec.x.at(-1)).filter((t) => !whole || Number.isInteger(t)).map((t) => [atX(t), number(t)]);
   }
+
+  // Points of one place stand side by side, so that their intervals can be told.
+  const aside = (n) => (spec.points && bands() ? step() * 0.7 * ((n + 0.5) / spec.series.length - 0.5) : 0);
 
   function path(values) {
     let text = "", pen = false;
@@ -68,36 +101,40 @@ export function createCurves(title, { over = () => {}, pick = () => {} } = {}) {
     needle.setAttribute("x1", xs[i]);
     needle.setAttribute("x2", xs[i]);
     for (const s of spec.series) {
-      if (s.quiet || spec.bars || Number.isNaN(s.values[i])) continue;
+      if (s.quiet || bands() || Number.isNaN(s.values[i])) continue;
       dots.append(chartShape("circle", { cx: xs[i], cy: atY(s.values[i]), r: 3 }, { fill: s.colour ?? "var(--accent)" }));
     }
   }
 
-  // {x, bars, labels, series: [{name, values, colour, dash, quiet, strong}], y: [low, high], ylog, xTitle, yTitle, lines: [{y, text}], events: [{x, text}], at}
-  // labels: words in place of the numbers of x; at: index where the cursor rests; a quiet series has no entry in the key.
+  // {x, bars, points, labels, series: [{name, values, low, high, colour, dash, quiet, strong}], y: [low, high], ylog, xTitle, yTitle, lines: [{y, text}], events: [{x, text}], at}
+  // points: values stand alone, nothing joins them; low, high: ends of intervals; labels: words in place of the numbers of x; at: index where the cursor rests; a quiet series has no entry in the key.
   function draw(news) {
     spec = news;
     xs = [...spec.x].map(atX);
     const shapes = [];
-    const ticks = spec.ylog ? [spec.y[0], Math.sqrt(spec.y[0] * spec.y[1]), spec.y[1]] : chartTicks(...spec.y);
+    const ticks = spec.ylog ? chartLogTicks(...spec.y) : chartTicks(...spec.y);
     for (const t of ticks) {
       shapes.push(chartShape("line", { class: "iv-rule", x1: CHART_LEFT, x2: CHART_WIDTH - CHART_RIGHT, y1: atY(t), y2: atY(t) }));
       shapes.push(chartShape("text", { class: "iv-tick", x: CHART_LEFT - 6, y: atY(t) + 3.5, "text-anchor": "end", text: number(t) }));
     }
-    let free = -Infinity;
-    for (const [at, words] of places()) {
-      const half = words.length * 3;
-      if (at - half < free) continue;
-      free = at + half + 8;
-      shapes.push(chartShape("text", { class: "iv-tick", x: at, y: CHART_HEIGHT - CHART_BOTTOM + 13, "text-anchor": at + half > CHART_WIDTH ? "end" : "middle", text: words }));
+    for (const { at, words, anchor } of chartLabels(places())) {
+      shapes.push(chartShape("text", { class: "iv-tick", x: at, y: CHART_HEIGHT - CHART_BOTTOM + 13, "text-anchor": anchor, text: words }));
     }
     shapes.push(chartShape("text", { class: "iv-tick", x: (CHART_LEFT + CHART_WIDTH - CHART_RIGHT) / 2, y: CHART_HEIGHT - 4, "text-anchor": "middle", text: spec.xTitle ?? "" }));
-    for (const s of spec.series) {
+    for (const [n, s] of spec.series.entries()) {
       const stroke = s.colour ?? "var(--accent)";
+      for (let i = 0; s.low && i < xs.length; i += 1) {
+        const x = xs[i] + aside(n);
+        if (!Number.isNaN(s.low[i])) shapes.push(chartShape("line", { class: "iv-whisker", x1: x, x2: x, y1: atY(s.low[i]), y2: atY(s.high[i]) }, { stroke }));
+      }
       if (spec.bars && !s.dash) {
         const wide = Math.max(1, step() - (step() > 4 ? 1 : 0));
         s.values.forEach((y, i) => {
           if (!Number.isNaN(y)) shapes.push(chartShape("rect", { class: "iv-bar", "data-bar": i, x: xs[i] - wide / 2, width: wide, y: atY(y), height: Math.max(0, CHART_HEIGHT - CHART_BOTTOM - atY(y)) }, { fill: stroke }));
+        });
+      } else if (spec.points) {
+        s.values.forEach((y, i) => {
+          if (!Number.isNaN(y)) shapes.push(chartShape("circle", { class: "iv-point", "data-curve": s.name ?? "", cx: xs[i] + aside(n), cy: atY(y), r: s.strong ? 4 : 3 }, { stroke, fill: s.dash ? "var(--paper)" : stroke }));
         });
       } else shapes.push(chartShape("path", { class: "iv-curve", d: path(s.values), fill: "none", "data-curve": s.name ?? "" },
         { stroke, "stroke-width": s.strong ? 2.4 : s.quiet ? 1 : 1.6, "stroke-dasharray": s.dash ? "5 4" : "none", opacity: s.quiet ? 0.45 : 1 }));
@@ -113,8 +150,8 @@ export function createCurves(title, { over = () => {}, pick = () => {} } = {}) {
     }
     plot.replaceChildren(...shapes, needle, dots);
     plot.setAttribute("aria-label", `${title}; ${spec.yTitle} over ${spec.xTitle}, ${spec.series.filter((s) => !s.quiet).map((s) => s.name).join(", ")}`);
-    key.replaceChildren(el("span", { class: "iv-small", text: spec.yTitle ?? "" }), ...spec.series.filter((s) => !s.quiet && s.name).map((s) =>
-      el("span", {}, place(el("i", { class: s.dash ? "iv-swatch iv-dashed" : "iv-swatch" }), { "border-top-color": s.colour ?? "var(--accent)" }), el("span", { text: s.name }))));
+    key.replaceChildren(...(spec.yTitle ? [el("span", { class: "iv-small", text: spec.yTitle })] : []), ...spec.series.filter((s) => !s.quiet && s.name).map((s) =>
+      el("span", {}, chartSign(s, spec.points), el("span", { text: s.name }))));
     point(spec.at ?? null);
   }
 

@@ -15,16 +15,17 @@ export function interveneHeads(text) {
 
 export function mountIntervene(model, root) {
   const payload = model.get("payload");
-  const frame = createFrame(model, root, "intervention panel", "Effects are exact on these texts; the control is the same edit on random heads of the same layers.");
+  const frame = createFrame(model, root, "intervention panel", "Effects are exact on the text or prompts that are chosen; the control is the same edit on random heads of the same layers.");
   const heads = el("input", { type: "text", placeholder: "3.1, 5.2", spellcheck: "false", class: "iv-edit-heads" });
   const picker = el("select", {}, ...payload.choices.map((c, i) => el("option", { value: i, text: c.title })));
+  const grounds = el("select", { class: "iv-edit-on" }, ...payload.grounds.map((g, i) => el("option", { value: i, text: g.title })));
   const fields = el("span", { class: "iv-tools" });
   const run = el("button", { type: "button", text: "run", class: "iv-edit-run" }), cancel = el("button", { type: "button", text: "cancel", hidden: true });
   const bar = el("progress", { max: 1, value: 0, hidden: true, "aria-label": "share done" });
   const code = createCopy("Python", frame.read), result = el("div");
   code.show("");
   frame.body.append(el("p", { class: "iv-small", text: payload.made }),
-    el("div", { class: "iv-tools" }, labelled("heads", heads), labelled("edit", picker), fields, run, cancel, bar), result, code.box);
+    el("div", { class: "iv-tools" }, labelled("heads", heads), labelled("edit", picker), fields, labelled("on", grounds), run, cancel, bar), result, code.box);
   let running = false, timer = null;
 
   function drawFields() {
@@ -38,7 +39,7 @@ export function mountIntervene(model, root) {
   function takeHeads() {
     const picks = model.get("picks").filter((p) => p.length === 2), { layer, head } = model.get("selection");
     const found = picks.length ? picks : layer === null || head === null ? [] : [[layer, head]];
-    if (found.length && document.activeElement !== heads) heads.value = found.map(([a, b]) => `${a}.${b}`).join(", ");
+    if (found.length && !heads.matches(":focus")) heads.value = found.map(([a, b]) => `${a}.${b}`).join(", ");
   }
   function show(state) {
     running = state.state === "running";
@@ -66,7 +67,8 @@ export function mountIntervene(model, root) {
     const part = createPart(model, "compare", { payload: { colours: payload.colours, ...made.payload }, title: "Before and after" }, (message) => ({ op: "compare", message }));
     mountCompareView(part, result);
     code.show(made.code);
-    frame.read("done: before and after below, and the Python that does the same");
+    if (model.saved) grounds.value = payload.grounds.findIndex((g) => g.task === made.task);
+    frame.read(`done on ${made.on}: before and after below, and the Python that does the same`);
   }
   async function start() {
     const chosen = payload.choices[picker.value], pairs = interveneHeads(heads.value);
@@ -74,7 +76,7 @@ export function mountIntervene(model, root) {
     if (chosen.fields !== null && (pairs === null || !pairs.length)) { frame.note("Write heads as layer.head, such as 3.1, 5.2, or pick some in a linked grid."); return; }
     const values = Object.fromEntries([...fields.querySelectorAll("[data-field]")].map((f) => [f.dataset.field, f.tagName === "SELECT" ? f.value : f.value === "" ? null : Number(f.value)]));
     frame.settle("loading");
-    const state = await model.request({ op: "run", edit: chosen.name, heads: chosen.fields === null ? [] : pairs, values });
+    const state = await model.request({ op: "run", edit: chosen.name, heads: chosen.fields === null ? [] : pairs, values, task: payload.grounds[grounds.value].task });
     if (state === null) return;
     if (state.error) { frame.note(state.error); frame.settle(); return; }
     show(state);

@@ -122,7 +122,7 @@ export function mountSAEFeature(model, root) {
     if (row) frame.read(`feature ${row.feature}, mostly of head ${row.layer === undefined ? "" : `${row.layer}.`}${row.head} (share ${number(row.head_share)}); click opens it`);
   });
   const move = (by) => () => {
-    const lines = [...body.children], at = lines.indexOf(document.activeElement.closest("tr"));
+    const lines = [...body.children], at = lines.findIndex((line) => line.matches(":focus-within"));
     const next = lines[Math.min(lines.length - 1, Math.max(0, (at < 0 ? current : at) + by))];
     if (!next) return;
     lines.forEach((line) => { line.tabIndex = line === next ? 0 : -1; });

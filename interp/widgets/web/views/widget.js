@@ -7,7 +7,11 @@ function widgetModel(model) {
   return {
     batch: 8,
     get: (name) => model.get(name),
-    set: (name, value) => { model.set(name, value); model.save_changes(); },
+    set: (name, value) => {
+      if (JSON.stringify(model.get(name)) === JSON.stringify(value)) return; // marimo would send it again
+      model.set(name, value);
+      model.save_changes();
+    },
     on: (name, listener) => {
       if (name === "status") { heard.push(listener); return; }
       const changed = () => listener(model.get(name));
@@ -22,16 +26,18 @@ function widgetModel(model) {
 // mountNAME(model, element) draws a view. It may return a function that takes in another source (a change of rev); else the view is drawn anew.
 export default {
   render({ model, el }) {
-    let host, refresh;
+    let host, refresh, over = false;
     const mount = () => {
       host?.close();
       el.replaceChildren();
       host = widgetModel(model);
       refresh = MOUNTS[model.get("name")](host, el);
     };
-    const changed = () => (refresh ? refresh() : mount());
+    const renew = () => { if (!over) (refresh ? refresh() : mount()); };
+    // A step later: marimo tells of each value before it has set the next, and payload and title come with rev.
+    const changed = () => queueMicrotask(renew);
     mount();
     model.on("change:rev", changed);
-    return () => { model.off("change:rev", changed); host.close(); };
+    return () => { over = true; model.off("change:rev", changed); host.close(); };
   },
 };
