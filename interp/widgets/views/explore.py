@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +40,7 @@ def explore(
     scores: object = None,
     features: object = None,
     model: HookedModel | None = None,
+    calibrations: Mapping[str, str | Path] | None = None,
     head: Head | None = None,
     statistic: str | None = None,
     title: str | None = None,
@@ -50,16 +52,18 @@ def explore(
         run: of one text; with queries and keys (keep="qk", the default of `run`) maps and tokens are shown too.
         scores: more numbers of the same heads: a scan, a result such as `interp.heads.induction`, or a table.
         features: an autoencoder's: a `FeatureSource` or the result of `interp.saes.feature_attribution`.
-        model: the model of the run, to try edits on its text.
+        model: the model of the run, to try edits on its text, or on the prompts of a task.
+        calibrations: name -> file of `interp.calibration.save_calibration`, offered among the edits.
         head: (layer, head) on show while none is locked; None for the largest value of `statistic`.
         statistic: which number the grid opens on.
         title: one line above.
         link: the bus that this view shares with others.
 
     Raises:
-        OptionError: several texts, no such head or statistic, or scores of other heads.
+        OptionError: several texts, no such head or statistic, scores of other heads, or calibrations without a model.
     """
-    return Explore(explored(run, scores, features, model, head, statistic), statistic=statistic, title=title, link=link)
+    source = explored(run, scores, features, model, calibrations, head, statistic)
+    return Explore(source, statistic=statistic, title=title, link=link)
 
 
 class Explore(View):
@@ -145,13 +149,21 @@ class Explore(View):
 
 
 def explored(
-    run: Run, scores: object, features: object, model: HookedModel | None, head: Head | None, statistic: str | None
+    run: Run,
+    scores: object,
+    features: object,
+    model: HookedModel | None,
+    calibrations: Mapping[str, str | Path] | None,
+    head: Head | None,
+    statistic: str | None,
 ) -> Explored:
     """Make a run ready to be walked through; arguments and errors as `explore`."""
     if not isinstance(run, Run) or len(run) > 1:
         raise OptionError("explore shows one text: give a Run of one text, such as run[0]")
     table = _with_scores(head_table(run.frame, kv_heads=_kv_heads(run)), scores)
     first = head or _largest(table, statistic or _opens_on(table))
+    if calibrations and model is None:
+        raise OptionError("calibrations are tried on the model; give model= as well")
     if first[0] not in run.layers or not 0 <= first[1] < run.heads:
         raise OptionError(
             f"no head {first[0]}.{first[1]} here; layers are {', '.join(map(str, run.layers))}, heads 0 to {run.heads - 1}"
@@ -161,7 +173,7 @@ def explored(
         table=table,
         tokens=_tokens_of(run),
         features=_features_of(features),
-        bench=None if model is None or run.ids is None else bench(model, [run.ids.tolist()]),
+        bench=None if model is None or run.ids is None else bench(model, [run.ids.tolist()], calibrations=calibrations),
         first=first,
     )
 

@@ -120,6 +120,23 @@ def test_an_edit_can_be_tried_from_it(model: Any, run: Any, monkeypatch: pytest.
     assert view.source.bench.texts == [TEXT]
 
 
+def test_a_calibration_file_is_among_the_edits(
+    model: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from interp.interventions import Temperature, to_json
+
+    path = tmp_path / "mine.json"
+    path.write_text('{"calibration": 1, "edits": ' + to_json([Temperature(tau={(1, 1): 0.5})]) + "}")
+    view = interp.explore(run, model=model, calibrations={"mine": path})
+    assert [c["title"] for c in view.payload["bench"]["choices"]][-1] == "calibration file: mine"
+    ask = Wire(view, monkeypatch).ask
+    ask(op="bench", message={"op": "run", "edit": "mine", "heads": [], "values": {}}, id=1)
+    view.source.bench.wait(60)
+    assert view.source.bench.outcome.effect.manifest["edits"] == ["Temperature(by head: 1.1)"]
+    with pytest.raises(OptionError, match="give model= as well"):
+        interp.explore(run, calibrations={"mine": path})
+
+
 def test_without_queries_and_keys_there_is_a_grid_and_no_map(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     view = interp.explore(model.run(TEXT, keep="none"))
     wire = Wire(view, monkeypatch)
