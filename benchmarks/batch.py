@@ -6,8 +6,9 @@
 Speed: the same scan of the default model over the project's corpus, in this process with 1 and with 2 threads, and by 1 and 2 worker processes of
 1 thread (with --ray also by 2 actors of a local Ray cluster). No speed is printed unless every run of 1 thread per worker writes the same bytes.
 `start` is the time until the first tokens are measured: loading the model; `steady` is the speed after it, which long scans approach.
-Memory: resident memory of this process and of its workers after every shard of a long scan. Flat means: from the second tenth to the last one
-the mean grows by less than 2 %. Either is left out with 0 tokens.
+Memory: what this process and its workers have for themselves (USS, and what of them was swapped out) after every shard of a long scan; pages of
+the model's file are not counted, which the system takes and gives as it likes. Flat means: from the second tenth to the last one the mean grows by
+less than 2 %. Either is left out with 0 tokens.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main() -> None:
 
 @dataclass(kw_only=True)
 class Watched:
-    """The events of a scan with their times, and the resident memory after each shard."""
+    """The events of a scan with their times, and the memory after each shard."""
 
     begun: float = field(default_factory=time.perf_counter)
     first: float | None = None
@@ -68,9 +69,8 @@ class Watched:
             self.last, self.tokens = now, event.measured
         elif event.kind == "shard":
             here = psutil.Process()
-            self.sizes.append(
-                sum(p.memory_info().rss for p in (here, *here.children(recursive=True)) if p.is_running())
-            )
+            own = [p.memory_full_info() for p in (here, *here.children(recursive=True)) if p.is_running()]
+            self.sizes.append(sum(m.uss + m.swap for m in own))
 
     @property
     def steady(self) -> float:
@@ -150,7 +150,7 @@ def speeds(name: str, tokens: int, ray: bool, folder: Path) -> list[dict[str, An
 
 
 def memory(name: str, tokens: int, folder: Path) -> list[dict[str, Any]]:
-    """Resident memory over a long scan, in this process and by two workers."""
+    """Memory over a long scan, in this process and by two workers."""
     import interp
     from interp.batch.engine_local import LocalEngine
 
@@ -176,7 +176,7 @@ def memory(name: str, tokens: int, folder: Path) -> list[dict[str, Any]]:
             }
         )
         print(
-            f"{way}: {watched.tokens:,} tokens in {watched.last:.0f} s ({watched.steady:.0f} tokens/s); resident {early / 2**20:.0f} MiB in the "
+            f"{way}: {watched.tokens:,} tokens in {watched.last:.0f} s ({watched.steady:.0f} tokens/s); own memory {early / 2**20:.0f} MiB in the "
             f"second tenth, {late / 2**20:.0f} MiB in the last ({growth:+.1%}), at most {max(watched.sizes) / 2**20:.0f} MiB",
             flush=True,
         )
