@@ -6,9 +6,8 @@
 Speed: the same scan of the default model over the project's corpus, in this process with 1 and with 2 threads, and by 1 and 2 worker processes of
 1 thread (with --ray also by 2 actors of a local Ray cluster). No speed is printed unless every run of 1 thread per worker writes the same bytes.
 `start` is the time until the first tokens are measured: loading the model; `steady` is the speed after it, which long scans approach.
-Memory: what this process and its workers have for themselves (USS, and what of them was swapped out) after every shard of a long scan; pages of
-the model's file are not counted, which the system takes and gives as it likes. Flat means: from the second tenth to the last one the mean grows by
-less than 2 %. Either is left out with 0 tokens.
+Memory: what this process has allocated (anonymous pages, and what of them was swapped out; Linux) after every shard of a long scan. Pages of the model's file are not counted: the system takes and gives them as it likes, and each token that was not seen before touches another
+row of the embedding. Flat means: from the second tenth to the last one the mean grows by less than 2 %. Either is left out with 0 tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import psutil
 import recorded
 import torch
 
@@ -42,7 +40,7 @@ def main() -> None:
     since = recorded.started()
     with tempfile.TemporaryDirectory() as name:
         rows = speeds(options.model, options.tokens, options.ray, Path(name)) if options.tokens else []
-        rows += memory(options.model, options.long, Path(name)) if options.long else []
+        rows += [memory(options.model, options.long, Path(name))] if options.long else []
     if options.out:
         recorded.write(options.out, rows, since, model=options.model, context=CONTEXT)
     if any(row.get("flat") is False for row in rows):
@@ -68,14 +66,19 @@ class Watched:
                 self.first, self.first_tokens = now, event.measured
             self.last, self.tokens = now, event.measured
         elif event.kind == "shard":
-            here = psutil.Process()
-            own = [p.memory_full_info() for p in (here, *here.children(recursive=True)) if p.is_running()]
-            self.sizes.append(sum(m.uss + m.swap for m in own))
+            self.sizes.append(allocated())
 
     @property
     def steady(self) -> float:
         """Tokens per second after the first ones."""
         return (self.tokens - self.first_tokens) / (self.last - (self.first or 0.0))
+
+
+def allocated() -> int:
+    """Bytes of this process's anonymous memory, the part that was swapped out included."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    sizes = {words[0]: int(words[1]) for words in map(str.split, lines[1:])}
+    return 1024 * (sizes["Anonymous:"] + sizes["Swap:"])
 
 
 def scan_once(model: Any, out: Path, tokens: int, threads: int, engine: Any, name: str) -> Watched:
@@ -149,38 +152,31 @@ def speeds(name: str, tokens: int, ray: bool, folder: Path) -> list[dict[str, An
     return rows
 
 
-def memory(name: str, tokens: int, folder: Path) -> list[dict[str, Any]]:
-    """Memory over a long scan, in this process and by two workers."""
+def memory(name: str, tokens: int, folder: Path) -> dict[str, Any]:
+    """Memory over a long scan in this process."""
     import interp
-    from interp.batch.engine_local import LocalEngine
 
-    model = interp.load(name)
-    rows = []
-    for way, threads, engine in (("this process", 2, None), ("2 workers", 1, LocalEngine(workers=2))):
-        watched = scan_once(model, folder / way.replace(" ", "_"), tokens, threads, engine, name)
-        tenth = max(1, len(watched.sizes) // 10)
-        early, late = mean(watched.sizes[tenth : 2 * tenth]), mean(watched.sizes[-tenth:])
-        growth = late / early - 1
-        rows.append(
-            {
-                "what": "memory",
-                "way": way,
-                "tokens": watched.tokens,
-                "seconds": watched.last,
-                "steady": watched.steady,
-                "early_bytes": early,
-                "late_bytes": late,
-                "largest_bytes": max(watched.sizes),
-                "growth": growth,
-                "flat": growth < FLAT,
-            }
-        )
-        print(
-            f"{way}: {watched.tokens:,} tokens in {watched.last:.0f} s ({watched.steady:.0f} tokens/s); own memory {early / 2**20:.0f} MiB in the "
-            f"second tenth, {late / 2**20:.0f} MiB in the last ({growth:+.1%}), at most {max(watched.sizes) / 2**20:.0f} MiB",
-            flush=True,
-        )
-    return rows
+    watched = scan_once(interp.load(name), folder / "long", tokens, 2, None, name)
+    tenth = max(1, len(watched.sizes) // 10)
+    early, late = mean(watched.sizes[tenth : 2 * tenth]), mean(watched.sizes[-tenth:])
+    growth = late / early - 1
+    print(
+        f"{watched.tokens:,} tokens in {watched.last:.0f} s ({watched.steady:.0f} tokens/s); allocated {early / 2**20:.0f} MiB in the second tenth, "
+        f"{late / 2**20:.0f} MiB in the last ({growth:+.1%}), at most {max(watched.sizes) / 2**20:.0f} MiB",
+        flush=True,
+    )
+    return {
+        "what": "memory",
+        "way": "this process, 2 threads",
+        "tokens": watched.tokens,
+        "seconds": watched.last,
+        "steady": watched.steady,
+        "early_bytes": early,
+        "late_bytes": late,
+        "largest_bytes": max(watched.sizes),
+        "growth": growth,
+        "flat": growth < FLAT,
+    }
 
 
 if __name__ == "__main__":
