@@ -6,8 +6,9 @@
 Speed: the same scan of the default model over the project's corpus, in this process with 1 and with 2 threads, and by 1 and 2 worker processes of
 1 thread (with --ray also by 2 actors of a local Ray cluster). No speed is printed unless every run of 1 thread per worker writes the same bytes.
 `start` is the time until the first tokens are measured: loading the model; `steady` is the speed after it, which long scans approach.
-Memory: what this process has allocated (anonymous pages, and what of them was swapped out; Linux) after every shard of a long scan. Pages of the model's file are not counted: the system takes and gives them as it likes, and each token that was not seen before touches another
-row of the embedding. Flat means: from the second tenth to the last one the mean grows by less than 2 %. Either is left out with 0 tokens.
+Memory: what this process has allocated (anonymous pages, and what of them was swapped out; Linux) after every shard of a long scan. Pages of the
+model's file are not counted: the system takes and gives them as it likes, and each token that was not seen before touches another row of the
+embedding. Flat means: from the second tenth to the last one the mean grows by less than 2 %. Either is left out with 0 tokens.
 """
 
 from __future__ import annotations
