@@ -3,8 +3,8 @@ import { el, number, place, token } from "../dom.js";
 import { bytes, gradient } from "../data.js";
 import { floats } from "./requests.js";
 import { createChoice, createFrame, labelled, onKeys } from "./frame.js";
-import { TILE, codeDifference, codeWeight, createTiles, differenceColours, weightColours } from "./map_tiles.js";
-import { GUTTER, createNames, drawBars, drawGutter, loadMarginals } from "./map_axes.js";
+import { TILE, mapLowest, codeDifference, codeWeight, createTiles, differenceColours, weightColours } from "./map_tiles.js";
+import { GUTTER, createCanvases, createNames, drawBars, drawGutter, loadMarginals } from "./map_axes.js";
 
 const WIDEST = 560, HIGHEST = 520, LARGEST_CELL = 32, MINI = 112, LOWS = [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7];
 const KEYS = "Arrows move the cursor, with Shift the map; + and − zoom, Home shows all; Enter locks, b marks a rectangle's corners, g jumps, m changes peak and mass, Esc clears.";
@@ -13,25 +13,31 @@ const MODES = [["mass", "mass", "share of the rows' attention that goes to the k
 export function mountAttentionMap(model, root) {
   let payload = model.get("payload"), { queries, keys, levels, floor } = payload;
   const frame = createFrame(model, root, "attention map", ""), { box, body } = frame;
-  const ratio = window.devicePixelRatio || 1, room = (root.clientWidth || 1000) - GUTTER.left - GUTTER.bar - MINI - 40;
-  const W = Math.round(Math.max(240, Math.min(WIDEST, room, HIGHEST * keys / queries))), H = Math.round(Math.max(160, Math.min(HIGHEST, W * queries / keys)));
   const sequential = bytes(payload.colours), signed = bytes(payload.diverging);
   let which = "a", mode = "mass", low = mapLowest(keys), bars = null, corner = null, cursor = null, asked = "", answered = null, drag = null, frames = 0, focused = false;
-  let fit = 1, view = { x: 0, y: 0, s: 1 }; // top left cell, page pixels per cell
+  let W = 0, H = 0, fit = 1, view = { x: 0, y: 0, s: 1 }; // page pixels of the map; top left cell, page pixels per cell
   const fingers = new Map();
-
-  const canvas = (width, height, name) => place(
-    Object.assign(el("canvas", { class: `iv-map-${name}`, "aria-hidden": "true" }), { width: Math.round(width * ratio), height: Math.round(height * ratio) }),
-    { width: `${width}px`, height: `${height}px` });
-  const map = canvas(W, H, "cells"), over = canvas(W, H, "over"), left = canvas(GUTTER.left, H, "left"), top = canvas(W, GUTTER.top, "top");
-  const peaks = canvas(GUTTER.bar, H, "peaks"), received = canvas(W, GUTTER.bar, "received"), mini = canvas(MINI, MINI, "mini");
+  const { canvases, contexts, resize, ratio } = createCanvases(["cells", "over", "left", "top", "peaks", "received", "mini"].map((name) => `iv-map-${name}`));
+  const [map, over, left, top, peaks, received, mini] = canvases, [map2d, over2d, left2d, top2d, peaks2d, received2d, mini2d] = contexts;
   const ground = el("div", { class: "iv-map-ground", tabindex: 0, role: "application" }, map, over);
-  place(ground, { width: `${W}px`, height: `${H}px` });
-  const [map2d, over2d, left2d, top2d, peaks2d, received2d, mini2d] = [map, over, left, top, peaks, received, mini].map((c) => {
-    const context = c.getContext("2d");
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    return context;
-  });
+
+  // As large as there is room for. Small changes of the room, such as a scroll bar's, change nothing.
+  function size() {
+    const room = (root.clientWidth || 1000) - GUTTER.left - GUTTER.bar - MINI - 40, wide = Math.round(Math.max(240, Math.min(WIDEST, room, HIGHEST * keys / queries)));
+    if (Math.abs(wide - W) < 24) return false;
+    [W, H] = [wide, Math.round(Math.max(160, Math.min(HIGHEST, wide * queries / keys)))];
+    resize([[W, H], [W, H], [GUTTER.left, H], [W, GUTTER.top], [GUTTER.bar, H], [W, GUTTER.bar], [MINI, MINI]]);
+    place(ground, { width: `${W}px`, height: `${H}px` });
+    return true;
+  }
+  // A host may put the box into the page after it was made.
+  new ResizeObserver(() => {
+    const whole = view.s === fit;
+    if (!size()) return;
+    fit = Math.min(W / keys, H / queries, LARGEST_CELL);
+    view.s = whole ? fit : Math.max(fit, view.s);
+    keepInside();
+  }).observe(root);
 
   const modes = createChoice("what a pixel shows", MODES, (value) => set({ mode: value }));
   const names = () => [["a", payload.names[0]], ["b", payload.names[1]], ["difference", "difference"]].filter(([w]) => payload.which.includes(w));
@@ -69,6 +75,8 @@ export function mountAttentionMap(model, root) {
     const same = payload.queries === queries && payload.keys === keys;
     ({ queries, keys, levels, floor } = payload);
     ground.setAttribute("aria-label", `attention map, ${queries} queries by ${keys} keys. ${KEYS}`);
+    if (!same) W = 0;
+    size();
     fit = Math.min(W / keys, H / queries, LARGEST_CELL);
     if (!same || view.s === 1) { view = { x: 0, y: 0, s: fit }; low = mapLowest(keys); }
     lows.value = low;
@@ -342,10 +350,7 @@ export function mountAttentionMap(model, root) {
     const edge = mini.getBoundingClientRect(), scale = Math.max(queries, keys) / MINI;
     centre({ q: clamp(Math.floor((event.clientY - edge.top) * scale), queries), k: clamp(Math.floor((event.clientX - edge.left) * scale), keys) });
   });
-  function fingersApart() {
-    const [a, b] = [...fingers.values()];
-    return a && b ? Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY) : 1;
-  }
+  function fingersApart() { const [a, b] = [...fingers.values()]; return a && b ? Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY) : 1; }
 
   // ---- keys -----------------------------------------------------------------------------------------------------------------
   const step = (dq, dk) => (event) => {
@@ -391,9 +396,4 @@ export function mountAttentionMap(model, root) {
   read();
   start();
   return () => { frame.settle("loading"); tiles.forget(); asked = ""; start(); read(); };
-}
-
-// The low end of the colours: a power of ten at or below what each key gets if all get the same (as attention_picture.lowest_shown).
-function mapLowest(keys) {
-  return Number(`1e-${Math.min(7, Math.max(2, Math.ceil(Math.log10(keys))))}`);
 }

@@ -1,5 +1,5 @@
-// What stands beside an attention map: token names or numbers along both axes, and bars of what rows peak at and keys receive.
-import { number, token } from "../dom.js";
+// The canvases of an attention map, and what stands beside it: token names or numbers along both axes, and bars of what rows peak at and keys receive.
+import { el, number, place, token } from "../dom.js";
 import { floats } from "./requests.js";
 
 export const GUTTER = { left: 92, top: 74, bar: 30 };
@@ -85,4 +85,16 @@ export async function loadMarginals(model) {
   if (!answer || answer.error) return null;
   const [peaks, received] = answer.buffers.map(floats);
   return { peaks, received, step: answer.step };
+}
+
+// Canvases by class, their contexts, and `resize`, which takes width and height of each in page pixels.
+export function createCanvases(classes) {
+  const ratio = window.devicePixelRatio || 1;
+  const canvases = classes.map((name) => el("canvas", { class: name, "aria-hidden": "true" })), contexts = canvases.map((c) => c.getContext("2d"));
+  const resize = (sizes) => sizes.forEach(([width, height], n) => {
+    Object.assign(canvases[n], { width: Math.round(width * ratio), height: Math.round(height * ratio) });
+    place(canvases[n], { width: `${width}px`, height: `${height}px` });
+    contexts[n].setTransform(ratio, 0, 0, ratio, 0, 0);
+  });
+  return { canvases, contexts, resize, ratio };
 }

@@ -90,3 +90,8 @@ export function createTiles(model, arrived, failed) {
     forget: () => { cache.clear(); absent.clear(); wanted = []; age++; },
   };
 }
+
+// The low end of the colours: a power of ten at or below what each key gets if all get the same (as attention_picture.lowest_shown).
+export function mapLowest(keys) {
+  return Number(`1e-${Math.min(7, Math.max(2, Math.ceil(Math.log10(keys))))}`);
+}
