@@ -160,7 +160,10 @@ def _draw_table(canvas: Canvas, top: int, chart: Chart) -> int:
         canvas.text(14, y, label[:28], size=10, colour=INK)
         for n, line in enumerate(chart.lines):
             canvas.text(260 + 110 * n, y, figure(line.values[row]), size=10, colour=INK, anchor="ra")
-    return top + 18 + 15 * min(ROWS, len(chart.labels))
+    left, foot = len(chart.labels) - ROWS, top + 18 + 15 * min(ROWS, len(chart.labels))
+    if left > 0:
+        canvas.text(14, foot, f"and {left} more, in the view", size=10, colour=SOFT)
+    return foot + 15 * (left > 0)
 
 
 def _colour(shade: float | None) -> Colour:

@@ -37,11 +37,12 @@ class EntropyView(View):
     Args:
         given: a result of `interp.entropy.report`, a run of one text, a `Monitor`, or the folder of an experiment.
         quantity: which one to open on; None for the first.
+        track: which training of an experiment to open on; None for the first.
         title: one line above; None says what is shown.
         link: the bus that this view shares with others.
 
     Raises:
-        OptionError: another kind of result, a run without entropies, or no such quantity.
+        OptionError: another kind of result, a run without entropies, or no such quantity or training.
         CorruptFileError: the folder holds no experiment.
     """
 
@@ -55,12 +56,16 @@ class EntropyView(View):
         given: Result | Run | Monitor | EntropySource | str | Path,
         *,
         quantity: str | None = None,
+        track: str | None = None,
         title: str = "Attention entropy",
         link: Selection | None = None,
     ) -> None:
         source = _source(given)
         self.quantity = source.quantity(quantity or source.quantities[0].name).name
-        super().__init__(source, title=title, payload=_payload(source, self.quantity), link=link)
+        if track is not None and track not in source.tracks:
+            raise OptionError(f"no training {track!r} here; there are: {', '.join(source.tracks)}")
+        self.track = track
+        super().__init__(source, title=title, payload=_payload(source, self.quantity, track), link=link)
 
     def requests(self) -> Iterable[Mapping[str, Any]]:
         """Every track and quantity; profiles of all heads together and, unless there are very many or each is slow, of each head."""
@@ -82,13 +87,13 @@ class EntropyView(View):
                         yield {"op": "profile", "profile": name, "layer": layer, "head": head}
 
     def data(self) -> pd.DataFrame:
-        """One row per step, layer and head of the first track, a column for every quantity."""
-        tracks = list(self.source.tracks)
-        return self.source.frame(tracks[0]) if tracks else pd.DataFrame()
+        """One row per step, layer and head of the track that it opened on, a column for every quantity."""
+        track = _first(self.source, self.track)
+        return pd.DataFrame() if track is None else self.source.frame(track)
 
     def picture(self) -> Image.Image:
-        """The last step of the first track by head, and its course over steps or layers."""
-        return _picture(self.source, self.quantity, self.title, self.selected)
+        """The last step by head of the track that it opened on, and its course over steps or layers."""
+        return _picture(self.source, self.quantity, self.track, self.title, self.selected)
 
     def follow(self, monitor: Monitor, *, refresh: int = 1) -> None:
         """Take in the further readings of a monitor as the training goes on, at every `refresh`-th of them.
@@ -104,7 +109,7 @@ class EntropyView(View):
             if next(heard) % refresh:
                 return
             source = of_monitor(monitor)
-            self.show(source, title=self.title, payload=_payload(source, self.quantity))
+            self.show(source, title=self.title, payload=_payload(source, self.quantity, self.track))
 
         monitor.on_reading(grow)
 
@@ -123,11 +128,17 @@ def _source(given: Result | Run | Monitor | EntropySource | str | Path) -> Entro
     return of_folder(given)
 
 
-def _payload(source: EntropySource, quantity: str) -> dict[str, Any]:
+def _first(source: EntropySource, track: str | None) -> str | None:
+    """The track to open on, None where nothing is measured yet."""
+    return next(iter(source.tracks), None) if track is None else track
+
+
+def _payload(source: EntropySource, quantity: str, track: str | None = None) -> dict[str, Any]:
     return {
         "layers": list(source.layers),
         "heads": source.heads,
         "tracks": list(source.tracks),
+        "track": _first(source, track),
         "quantities": [
             {"name": q.name, "title": q.title, "unit": q.unit, "limit": None if q.limit is None else list(q.limit)}
             for q in source.quantities
@@ -152,13 +163,16 @@ def _payload(source: EntropySource, quantity: str) -> dict[str, Any]:
     }
 
 
-def _picture(source: EntropySource, name: str, title: str, locked: tuple[int, int] | None) -> Image.Image:
-    if not source.tracks:
+def _picture(
+    source: EntropySource, name: str, opened: str | None, title: str, locked: tuple[int, int] | None
+) -> Image.Image:
+    told = _first(source, opened)
+    if told is None:
         canvas = Canvas(420, 60)
         canvas.text(14, 10, title, size=14)
         canvas.text(14, 32, "nothing is measured yet", colour=SOFT)
         return canvas.image
-    told, quantity = next(iter(source.tracks)), source.quantity(name)
+    quantity = source.quantity(name)
     track = source.tracks[told]()
     if name not in track.values:
         name = next(iter(track.values))

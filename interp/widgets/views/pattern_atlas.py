@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ FIELD: Final = (440, 320)
 """Width and height of the picture's field of heads."""
 TILE: Final = SIDE // SCALE
 """A small map in the picture, in page pixels: one pixel of the picture per pixel of the map."""
+NAMED: Final = 50
+"""Characters of a line of a cluster's name in the picture."""
 
 DARKEST: Final = 80
 """Colour of the table that the first cluster has: darker ones would not stand clear of a dark page."""
@@ -114,10 +117,13 @@ def _picture(source: Patterns, title: str, locked: tuple[int, int] | None) -> Im
         canvas.text(*here, str(c), size=8, colour=INK if sum(colour) > 380 else PAPER, anchor="mm")
         if (source.layer[n], source.head[n]) == locked:
             canvas.outline(here[0] - 7, here[1] - 7, 14, 14, LOCK)
+    left, top = 14 + FIELD[0] + 14, 54
     for c, name in enumerate(source.names):
-        at = (14 + FIELD[0] + 14, 54 + 20 * c)
-        canvas.box(*at, 12, 12, _cluster_colour(c, len(source.names)))
-        canvas.text(at[0] + 20, at[1] - 1, f"{c} ({(source.cluster == c).sum()}): {name}"[:56], size=11, colour=INK)
+        canvas.box(left, top, 12, 12, _cluster_colour(c, len(source.names)))
+        for line in textwrap.wrap(f"{c} ({(source.cluster == c).sum()}): {name}", NAMED):
+            canvas.text(left + 20, top - 1, line, size=11, colour=INK)
+            top += 15
+        top += 5
     if source.maps is not None:
         _tiles(canvas, source, source.maps.codes, layers, 50 + FIELD[1] + 14)
     small = "Distances between t-SNE's islands mean nothing. Small maps are means of exact cells. Attention weight is not causal effect."

@@ -25,7 +25,9 @@ def test_an_induction_head_is_found_and_ablated_by_clicks(lab: Any) -> None:
     lab.open(CELLS)
     lab.run(0)
     page.wait_for_selector('.iv-explore[data-state="ready"]')
-    edges = "() => ['.iv-map-mini', '.iv-explore-map'].map(x => document.querySelector(x).getBoundingClientRect().right)"
+    edges = (
+        "() => ['.iv-map-mini', '.iv-explore-map'].map(x => document.querySelector(x).getBoundingClientRect().right)"
+    )
     inner, outer = page.evaluate(edges)
     assert inner <= outer, "the map has found its room, though JupyterLab puts views into the page after they are made"
     picker = page.locator(".iv-explore-grid").get_by_label("statistic", exact=True)

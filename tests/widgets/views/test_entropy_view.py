@@ -126,11 +126,17 @@ def test_a_kept_training_opens_from_its_folder() -> None:
     import pandas as pd
 
     from interp.display import view as open_view
+    from interp.errors import OptionError
     from interp.widgets.views.entropy_source import serve
 
     folder = Path(__file__).resolve().parents[3] / "data" / "results" / "entropy_causes"
     shown: Any = open_view("entropy.training", folder)
     name = shown.payload["tracks"][-1]
+    assert shown.payload["track"] == shown.payload["tracks"][0]
+    last: Any = open_view("entropy.training", folder, track=name)
+    assert last.payload["track"] == name and last.data()["step"].max() == shown.source.tracks[name]().steps[-1]
+    with pytest.raises(OptionError, match=f"there are: {shown.payload['track']}"):
+        open_view("entropy.training", folder, track="lr7")
     readings = pd.read_parquet(folder / "runs" / f"{name}.parquet")
     alarm = json.loads((folder / "runs" / f"{name}.json").read_text())["first_alarm"]
     told, buffers = serve(shown.source, {"op": "track", "track": name})

@@ -33,6 +33,7 @@ export function mountEntropyView(model, root) {
   const scrub = el("input", { type: "range", min: 0, step: 1, "aria-label": "training step" }), said = el("output");
   const scrubber = el("label", { class: "iv-scrub" }, el("span", { text: "step" }), scrub, said);
   const trackLabel = labelled("training", tracks);
+  tracks.value = payload.track;
   trackLabel.hidden = payload.tracks.length < 2;
   const heading = el("h4"), ramp = el("i", { class: "iv-ramp" }), ends = [el("span"), el("span"), el("span")];
   ramp.style.setProperty("background", gradient(table));
