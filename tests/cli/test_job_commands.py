@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from interp.cli.progress import watching
 from interp.results import Result
 
 TEXT = "the cat sat on the mat, and the dog sat on the cat. " * 12
+SETTINGS = ("--context", "48", "--per-shard", "3", "--threads", "1", "--thumbnails", "0")
 SHARDS = 5
 """624 bytes in contexts of 47 and BOS: 13 contexts and a rest of 13, which is dropped; three to a shard."""
 
@@ -35,18 +36,7 @@ def events(ran: Ran) -> list[dict[str, object]]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("jobs")
     (folder / "a.txt").write_text(TEXT, encoding="utf-8")
-    words = (
-        "--context",
-        "48",
-        "--per-shard",
-        "3",
-        "--threads",
-        "1",
-        "--statistics",
-        "entropy,alpha",
-        "--thumbnails",
-        "0",
-    )
+    words = (*SETTINGS, "--statistics", "entropy,alpha")
     ran = interp("scan", "tiny/llama", "--text", folder / "a.txt", "--out", folder / "out", *words, "--quiet")
     assert ran.exit_code == 0, ran.stderr
     return folder
@@ -211,16 +201,15 @@ def test_every_analysis_of_heads_is_a_job(tmp_path: Path) -> None:
 
 
 def test_a_single_analysis_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from interp.heads import copying
+    module = import_module("interp.heads.copying")
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no memory")
 
     words = ("heads", "copying", "tiny/llama", "--out", tmp_path, "--samples", "2", "--threads", "1", "-q")
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["interp.heads.copying"], "copying", fail)
+        patch.setattr(module, "copying", fail)
         ran = interp(*words)
-    assert callable(copying)
     assert ran.exit_code == 1
     assert "RuntimeError: no memory" in ran.stderr
     (found,) = events(interp("job", "status", tmp_path, "--json"))
@@ -234,21 +223,8 @@ def test_a_single_analysis_that_fails(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_shards_in_another_place(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    words = (
-        "scan",
-        "tiny/llama",
-        "--text",
-        "a.txt",
-        "--out",
-        "out",
-        "--context",
-        "48",
-        "--per-shard",
-        "3",
-        "--threads",
-        "1",
-    )
-    words = (*words, "--statistics", "entropy,alpha", "--thumbnails", "0", "-q", "--shards")
+    words = ("scan", "tiny/llama", "--text", "a.txt", "--out", "out", *SETTINGS)
+    words = (*words, "--statistics", "entropy,alpha", "-q", "--shards")
     assert interp(*words, "there").exit_code == 0
     out, there = tmp_path / "out", tmp_path / "there"
     assert len(list(there.glob("[0-9]*.parquet"))) == SHARDS
@@ -281,19 +257,7 @@ def several(tmp_path: Path) -> Path:
     """Scans of two models; of the second one shard is lost, and its result."""
     (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
     out = tmp_path / "many"
-    words = (
-        "--text",
-        tmp_path / "a.txt",
-        "--context",
-        "48",
-        "--per-shard",
-        "3",
-        "--threads",
-        "1",
-        "--thumbnails",
-        "0",
-        "-q",
-    )
+    words = ("--text", tmp_path / "a.txt", *SETTINGS, "-q")
     ran = interp("scan", "tiny/llama", "--model", "tiny/gpt2", *words, "--statistics", "entropy", "--out", out)
     assert ran.exit_code == 0, ran.stderr
     (out / "model=gpt2" / "manifest.json").unlink()
