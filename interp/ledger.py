@@ -29,14 +29,8 @@ class Ledger:
         self.settings = json.loads(json.dumps(settings))
         self.cells: dict[str, dict[str, float]] = {}
         if path is not None and path.exists():
-            try:
-                there = json.loads(path.read_text(encoding="utf-8"))
-                same = there["settings"] == self.settings
-                self.cells = dict(there["cells"]) if same else {}
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise CorruptFileError(
-                    f"{path.name} holds no evaluations ({error}); delete it and start again"
-                ) from error
+            there = _read(path)
+            self.cells = dict(there["cells"]) if there["settings"] == self.settings else {}
 
     def get(self, name: str, measure: Callable[[], Metrics]) -> Metrics:
         """The evaluation of this name, measured now if it is not there."""
@@ -45,6 +39,23 @@ class Ledger:
             if self.path is not None:
                 write_whole(self.path, {"settings": self.settings, "cells": self.cells})
         return self.cells[name]
+
+
+def finished_evaluations(path: Path) -> int:
+    """How many evaluations a ledger's file keeps.
+
+    Raises:
+        CorruptFileError: the file is not one of these.
+    """
+    return len(_read(path)["cells"])
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        return {name: dict(there[name]) for name in ("settings", "cells")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptFileError(f"{path.name} holds no evaluations ({error}); delete it and start again") from error
 
 
 def write_whole(path: Path, record: Mapping[str, Any]) -> None:

@@ -98,12 +98,31 @@ def whole(run: Callable[..., Result], names: Mapping[str, str]) -> Analysis:
         given = {argument: settings[name] for argument, name in names.items()}
         run(model, progress=lambda done, total: say(part, done, total), **given).save(folder / "result")
 
+    return _undivided(measure)
+
+
+def alone(run: Callable[[HookedModel, Say], Result], result: str = "") -> Analysis:
+    """An analysis of one part that only this process knows.
+
+    Args:
+        run: (model, say) -> the result; `say` is called with (what is counted, steps done, steps).
+        result: where in the job's folder the finished result is.
+    """
+
+    def measure(model: HookedModel, settings: Settings, part: str, folder: Path, say: Say) -> None:
+        run(model, say).save(folder / "result")
+
+    return _undivided(measure, result)
+
+
+def _undivided(measure: Callable[[HookedModel, Settings, str, Path, Say], None], result: str = "") -> Analysis:
+    """An analysis of one part, which leaves its result in `result` of the part's folder."""
     return Analysis(
         parts=lambda settings: [WHOLE],
         measure=measure,
         finish=lambda model, settings, choices, folder: Result.load(folder / UNPACKED / "result"),
         unpacked=UNPACKED,
-        result="",
+        result=result,
     )
 
 

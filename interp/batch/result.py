@@ -25,6 +25,11 @@ MODELS_FILE = "models.json"
 """In a folder of several models' scans."""
 
 
+def steps_folder(folder: Path, key: str) -> Path:
+    """Where a part of a job that keeps its own finished steps (evaluations, a checkpoint) keeps them: one folder for each plan."""
+    return folder / PARTS / f"steps-{key[:16]}"
+
+
 class HeadValue(NamedTuple):
     """One head and its mean of a statistic."""
 

@@ -11,9 +11,10 @@ from interp.batch.failures import Failure, read_failures
 from interp.batch.files import read_json
 from interp.batch.lock import holder
 from interp.batch.places import open_place, recorded_place
-from interp.batch.result import MANIFEST, PARTS, PLAN, model_folder, model_labels
+from interp.batch.result import MANIFEST, PARTS, PLAN, model_folder, model_labels, steps_folder
 from interp.batch.task import SHARD_FILE
 from interp.errors import OutputError
+from interp.ledger import finished_evaluations
 
 State = Literal["running", "stopped", "incomplete", "finished"]
 WORST_LAST: Final[tuple[State, ...]] = ("finished", "incomplete", "stopped", "running")
@@ -32,6 +33,7 @@ class JobStatus:
         started: UTC.
         shards: finished ones in the place where they go.
         shards_total: None where the text is streamed and its length unknown.
+        evaluations: finished ones of an analysis that keeps each, such as `interp heads confirm`; 0 of one that keeps whole shards only.
         splits: shards whose batches were split because memory ran out.
         failures: attempts that failed, oldest first.
         plan: the plan's record.
@@ -44,6 +46,7 @@ class JobStatus:
     started: str
     shards: int
     shards_total: int | None
+    evaluations: int
     splits: int
     failures: tuple[Failure, ...]
     plan: Mapping[str, Any]
@@ -86,6 +89,7 @@ def job_status(folder: str | Path) -> JobStatus:
         started=str(begun.get("started", "")),
         shards=sum(1 for name in names if SHARD_FILE.fullmatch(name)),
         shards_total=begun.get("shards") or (ended.get("shards") if done else None),
+        evaluations=sum(map(finished_evaluations, steps_folder(folder, begun["key"]).glob("*.json"))),
         splits=sum(1 for name in names if name.endswith(".split.json")),
         failures=tuple(read_failures(parts)),
         plan=begun.get("plan", {}),

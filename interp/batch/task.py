@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
+from interp.batch.memory import give_back
 from interp.batch.places import Place
 from interp.errors import CorruptFileError
 
@@ -126,13 +127,14 @@ class Runner(Protocol):
 
 
 def work(runner: Runner, unit: Unit, place: Place, after: After) -> None:
-    """Measure a unit and write its file: all that a worker does.
+    """Measure a unit, write its file, and give back the memory that it took: all that a worker does.
 
     Raises:
         InterpError: something concerns the whole job, such as a full disk.
         Exception: whatever the measurement raised; it concerns this unit.
     """
     place.write(unit.file, runner.run(unit, place, after))
+    give_back()
 
 
 @dataclass(frozen=True, kw_only=True)

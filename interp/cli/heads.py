@@ -237,9 +237,8 @@ for _command in (
     flexprefill,
 ):
     app.command()(_command)
-app.command("gates")(loading(gates))
-app.command("report")(in_context(loading(report)))
-for _command in (confirm, causal, deploy, page):
-    app.command()(loading(_command))
+for _command in (gates, report, confirm, causal, deploy):
+    app.command()(in_context(loading(_command)))
+app.command()(loading(page))
 app.command("import")(import_file)
 app.command("export")(export_file)

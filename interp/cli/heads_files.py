@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
@@ -9,11 +10,12 @@ import typer
 
 from interp.cli.analysis import Model, Out, Quiet, Seed, Top, check_out, print_top
 from interp.cli.console import say
-from interp.cli.counting import counting
+from interp.cli.jobs import RESULT, check_job, run_kept
 from interp.cli.options import load_model, number_list, one_of
 from interp.errors import OptionError
 
 if TYPE_CHECKING:
+    from interp.batch.analysis_task import Say
     from interp.results import Result
 
 FORMATS: Final = ("retrieval-head", "duo-attention", "minference")
@@ -21,6 +23,7 @@ Format = Annotated[str, typer.Option("--format", "-f", help="retrieval-head, duo
 
 
 def gates(
+    ctx: Any,
     model: Model,
     out: Out,
     steps: Annotated[int, typer.Option("--steps", help="Optimizer steps, one prompt each (2,000 in the paper).")] = 100,
@@ -36,10 +39,11 @@ def gates(
     quiet: Quiet = False,
     **loading: Any,
 ) -> None:
-    """Train DuoAttention's gates, one per key-value head. Resumable; OUT/training holds full_attention_heads.tsv too."""
-    from dataclasses import replace
+    """Train DuoAttention's gates, one per key-value head. A job: resumable; OUT/training holds DuoAttention's files."""
+    from dataclasses import asdict, replace
 
     from interp.heads.duo_gates import Full, GateTraining, train_gates
+    from interp.heads.published import write_gates
 
     training = GateTraining(
         steps=steps,
@@ -49,18 +53,22 @@ def gates(
         full=one_of(full, get_args(Full), "--full"),
         seed=seed,
     )
+    check_job(out, "heads.streaming", RESULT)
     hooked = load_model(model, **loading)
-    check_out(out / "result", "heads.streaming")
-    against = None
-    if control:
-        with counting("gates of the control", quiet=quiet) as progress:
-            against = train_gates(hooked, out / "control", replace(training, context="shuffled"), progress=progress)
-    with counting("gates", quiet=quiet) as progress:
-        result = train_gates(hooked, out / "training", training, control=against, progress=progress)
-    result.save(out / "result")
+
+    def run(steps: Path, say: Say) -> Result:
+        against = None
+        if control:
+            other = replace(training, context="shuffled")
+            against = train_gates(hooked, steps / "control", other, progress=partial(say, "gates of the control"))
+        return train_gates(hooked, steps / "training", training, control=against, progress=partial(say, "gates"))
+
+    settings = {**asdict(training), "control": control}
+    result = run_kept(ctx, hooked, "heads.streaming", settings, run, out=out, quiet=quiet, result=RESULT)
+    write_gates(out / "training", result.arrays["gates"], {**_config(result), **asdict(training)})
     if not quiet:
         print_top(result, top)
-        say(f"table, arrays and manifest lie in {out / 'result'}, DuoAttention's files in {out / 'training'}")
+        say(f"table, arrays and manifest lie in {out / RESULT}, DuoAttention's files in {out / 'training'}")
 
 
 def import_file(
@@ -121,10 +129,14 @@ def export_file(
         path = published.write_patterns(out, result.frame)
     else:
         gates = _array(result, "heads.streaming", "gates")
-        settings = result.manifest["settings"]
-        config = settings.get("config") or {"sink_size": settings.get("sinks"), "recent_size": settings.get("window")}
-        path = published.write_gates(out, gates, config)
+        path = published.write_gates(out, gates, _config(result))
     print(path)
+
+
+def _config(result: Result) -> dict[str, Any]:
+    """What DuoAttention's config.json says of gates: the published one, or the sizes of our training."""
+    settings = result.manifest["settings"]
+    return settings.get("config") or {"sink_size": settings.get("sinks"), "recent_size": settings.get("window")}
 
 
 def _array(result: Result, kind: str, name: str) -> Any:

@@ -1,26 +1,34 @@
 """`interp heads report | confirm | causal | deploy | page`: the whole taxonomy of a model, its ablations, a deployment, and its pages.
 
 The folder of a report holds `report` (the table), `results` (every analysis), `confirm`, `causal`, `embedding`, `atlas.html` and `heads/*.html`.
-Everything in it can be begun again: what is finished is used.
+The report is a job, and so are `confirm` and `causal` in folders of their own, and a deployment: what is finished is used again.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from interp.cli.analysis import Model, Out, Quiet, Seed, check_out, load_like
+from interp.cli.analysis import Model, Out, Quiet, Seed, load_like
 from interp.cli.console import print_table, say
 from interp.cli.counting import counting
-from interp.cli.jobs import EngineName, Patience, Workers, run_analysis
+from interp.cli.jobs import RESULT, EngineName, Patience, Workers, check_job, run_analysis, run_kept
 from interp.cli.options import load_model, number_list, one_of, word_list
 from interp.errors import OptionError
+
+if TYPE_CHECKING:
+    from interp.batch.analysis_task import Say
+    from interp.results import Result
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished report.")]
 Like = Annotated[
     str | None, typer.Option("--model", help="Where the report's model is, if not under the name in its manifest.")
+]
+Apart = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the job; one of the command's name in DIR if left out.")
 ]
 Draws = Annotated[int, typer.Option("--draws", help="Sets of random heads of the same layers, at least 2.")]
 Pages = Annotated[int, typer.Option("--pages", min=0, help="Pages of single heads: so many for each label.")]
@@ -83,8 +91,10 @@ def report(
 
 
 def confirm(
+    ctx: Any,
     folder: Folder,
     model: Like = None,
+    out: Apart = None,
     kinds: Annotated[
         str, typer.Option("--kinds", help="Ways to ablate, with commas: zero, mean, uniform.")
     ] = "zero,mean,uniform",
@@ -94,7 +104,7 @@ def confirm(
     quiet: Quiet = False,
     **loading: Any,
 ) -> None:
-    """Ablate the strongest heads of each label, and random heads of the same layers. Resumable; writes the atlas anew."""
+    """Ablate the strongest heads of each label, and random heads of the same layers. A job: resumable; writes the atlas anew."""
     from interp.heads.ablation import Kind
     from interp.heads.confirm import MOST
     from interp.heads.confirm import confirm as measure
@@ -103,16 +113,20 @@ def confirm(
     from interp.interventions.controls import within_half
     from interp.widgets.atlas import CONFIRM, write_atlas
 
+    place = folder / CONFIRM if out is None else out
     wide, _ = load_report(folder)
-    hooked = load_like(dict(wide.manifest["model"]), model, loading)
     wanted = [one_of(x, LABELS, "--labels") for x in word_list(labels) or LABELS]
-    heads = {name: within_half(x, hooked.heads, MOST) for name, x in labelled(wide.table).items() if name in wanted}
     ways = [one_of(x, get_args(Kind), "--kinds") for x in word_list(kinds) or []]
-    with counting("ablations", quiet=quiet) as progress:
-        result = measure(
-            hooked, heads, kinds=ways, draws=draws, seed=seed, folder=folder / f"{CONFIRM}_parts", progress=progress
-        )
-    result.save(folder / CONFIRM)
+    check_job(place, "heads.confirm")
+    hooked = load_like(dict(wide.manifest["model"]), model, loading)
+    heads = {name: within_half(x, hooked.heads, MOST) for name, x in labelled(wide.table).items() if name in wanted}
+
+    def run(steps: Path, say: Say) -> Result:
+        progress = partial(say, "ablations")
+        return measure(hooked, heads, kinds=ways, draws=draws, seed=seed, folder=steps, progress=progress)
+
+    settings = {"heads": heads, "kinds": ways, "draws": draws, "seed": seed}
+    result = run_kept(ctx, hooked, "heads.confirm", settings, run, out=place, quiet=quiet)
     path = write_atlas(folder)
     if not quiet:
         columns = ("label", "kind", "metric", "base", "ablated", "random heads", "harm", "harm of random")
@@ -134,8 +148,10 @@ def confirm(
 
 
 def causal(
+    ctx: Any,
     folder: Folder,
     model: Like = None,
+    out: Apart = None,
     k: Annotated[str, typer.Option("--k", help="How many of the strongest heads to mask, with commas.")] = "1,5,10,20",
     kind: Annotated[str, typer.Option("--kind", help="How to mask: zero, mean or uniform.")] = "zero",
     length: Annotated[int, typer.Option("--length", help="Tokens of the needle prompts.")] = 512,
@@ -144,32 +160,39 @@ def causal(
     quiet: Quiet = False,
     **loading: Any,
 ) -> None:
-    """Needle recall with the top k retrieval heads masked, and with k random heads of the same layers. Resumable."""
+    """Needle recall with the top k retrieval heads masked, and with k random heads of the same layers. A job: resumable."""
     from interp.heads.ablation import Kind
     from interp.heads.causal import causal_retrieval
     from interp.heads.confirm_tasks import needle_task
     from interp.heads.report import load_report
 
+    place = folder / "causal" if out is None else out
+    counts, way = number_list(k, "--k") or [], one_of(kind, get_args(Kind), "--kind")
     wide, parts = load_report(folder)
     if "retrieval" not in parts:
         raise OptionError(
             f"the report in {folder} has no retrieval scores; see why in `interp heads show` or its atlas"
         )
+    ranking = parts["retrieval"]
+    check_job(place, "heads.causal_retrieval")
     hooked = load_like(dict(wide.manifest["model"]), model, loading)
-    task = needle_task(hooked, length=length, seed=seed)
-    with counting("masked answers", quiet=quiet) as progress:
-        result = causal_retrieval(
+
+    def run(steps: Path, say: Say) -> Result:
+        return causal_retrieval(
             hooked,
-            parts["retrieval"],
-            k=number_list(k, "--k") or [],
+            ranking,
+            k=counts,
             draws=draws,
-            kind=one_of(kind, get_args(Kind), "--kind"),
-            task=task,
+            kind=way,
+            task=needle_task(hooked, length=length, seed=seed),
             seed=seed,
-            folder=folder / "causal_parts",
-            progress=progress,
+            folder=steps,
+            progress=partial(say, "masked answers"),
         )
-    result.save(folder / "causal")
+
+    ranked = [(layer, head) for layer, head, _ in ranking.top(hooked.layers * hooked.heads)]
+    settings = {"ranking": ranked, "k": counts, "kind": way, "length": length, "draws": draws, "seed": seed}
+    result = run_kept(ctx, hooked, "heads.causal_retrieval", settings, run, out=place, quiet=quiet)
     if not quiet:
         base = result.table["base"].iloc[0]
         rows = [
@@ -178,10 +201,11 @@ def causal(
         ]
         columns = ("k", "top heads masked", "random heads masked", "heads")
         print_table(f"Needle recall, {base:.3f} unmasked", columns, rows, numbers=columns[:3])
-        say(f"table, arrays and manifest lie in {folder / 'causal'}")
+        say(f"table, arrays and manifest lie in {place}")
 
 
 def deploy(
+    ctx: Any,
     model: Model,
     scores: Annotated[
         Path,
@@ -204,25 +228,33 @@ def deploy(
     quiet: Quiet = False,
     **loading: Any,
 ) -> None:
-    """Needle recall, perplexity and cache bytes with streaming heads, beside full attention and random heads. Resumable."""
-    from interp.heads.deployment import deployment
+    """Needle recall, perplexity and cache bytes with streaming heads, beside full attention and random heads. A job: resumable."""
+    from interp.heads.deployment import deployed, deployment
+    from interp.heads.duo_mixing import key_heads
     from interp.heads.streaming import Group
     from interp.results import Result
 
     chosen = one_of(group, get_args(Group), "--group")
-    check_out(out / "result", "heads.deployment")
+    check_job(out, "heads.deployment", RESULT)
     given = Result.load(scores)
     hooked = load_model(model, **loading)
     record = dict(given.manifest.get("model", {}))
     # A published file knows a name at most; a result of ours says exactly which model it is of.
     if "class" in record and record != hooked.manifest()["model"]:
         raise OptionError(f"{scores} holds scores of {record.get('name')}, and what was loaded is {hooked.source.name}")
-    with counting("deployments", quiet=quiet) as progress:
-        result = deployment(
+
+    def run(steps: Path, say: Say) -> Result:
+        return deployment(
             hooked, given, share=share, sinks=sinks, window=window, group=chosen, length=length, text_tokens=tokens,
-            text_samples=samples, draws=draws, seed=seed, folder=out / "parts", progress=progress,
+            text_samples=samples, draws=draws, seed=seed, folder=steps, progress=partial(say, "deployments"),
         )  # fmt: skip
-    result.save(out / "result")
+
+    settings = {
+        "streaming": deployed(given, share, group=chosen, shape=(hooked.layers, key_heads(hooked))),
+        "share": share, "sinks": sinks, "window": window, "group": chosen, "length": length, "tokens": tokens, "samples": samples,
+        "draws": draws, "seed": seed,
+    }  # fmt: skip
+    result = run_kept(ctx, hooked, "heads.deployment", settings, run, out=out, quiet=quiet, result=RESULT)
     if not quiet:
         columns = ("metric", "full attention", "streaming heads", "random heads", "all heads stream")
         rows = [
@@ -239,7 +271,7 @@ def deploy(
             f"{hooked.source.name}: {len(result.manifest['heads'])} key-value heads stream ({sinks} + {window} keys)"
         )
         print_table(title, columns, rows, numbers=columns[1:])
-        say(f"table, arrays and manifest lie in {out / 'result'}")
+        say(f"table, arrays and manifest lie in {out / RESULT}")
 
 
 def page(

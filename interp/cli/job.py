@@ -9,7 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from interp.cli.console import print_json, print_table, say
-from interp.cli.jobs import FOLDING, Patience, Workers, command_again, in_context
+from interp.cli.jobs import Patience, Workers, in_context
+from interp.cli.remembered import FOLDING, command_again
 from interp.errors import CorruptFileError, OptionError
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the job, its --out.")]
@@ -37,6 +38,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
         ["state", found.state if found.process is None else f"{found.state} (process {found.process})"],
         ["begun", found.started],
         ["finished shards", _of(found.shards, found.shards_total)],
+        *([["finished evaluations", found.evaluations]] if found.evaluations else []),
         ["shards with split batches", found.splits],
         ["failed attempts", len(found.failures)],
     ]

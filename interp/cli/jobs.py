@@ -1,8 +1,4 @@
-"""What the commands that run jobs share: workers, what `interp job resume` needs to run a command again, and the words about shards.
-
-A job's folder keeps the command that began it (`parts/command.json`; `command.json` for several models): the values of its options, with files and
-folders as paths relative to the job's folder. The plan beside it says what is measured, and never where.
-"""
+"""What the commands that run jobs share: workers, running an analysis as a job, and making commands of analyses."""
 
 from __future__ import annotations
 
@@ -21,25 +17,18 @@ from interp.cli.console import say
 from interp.cli.counting import counting_parts
 from interp.cli.options import load_model, one_of
 from interp.cli.progress import watching
-from interp.errors import CorruptFileError, OptionError, OutputError
+from interp.cli.remembered import folding, remembering
+from interp.errors import OptionError
 
 if TYPE_CHECKING:
-    from interp.batch.analysis_task import Analysis
-    from interp.batch.events import Event, Watcher
+    from interp.batch.analysis_task import Analysis, AnalysisTask, Say
     from interp.batch.task import Engine, ModelChoice
+    from interp.models.hooked import HookedModel
     from interp.results import Result
 
-COMMAND: Final = "command.json"
-FOLDING: Final = "interp.folding"
-"""Key of the click context's `meta` that `interp job` sets when it runs a command again: whether nothing is to be measured."""
-OUT: Final = "out"
-NAMES: Final = ("model", "others", "dataset")
-"""Options that are names or paths, whichever there is."""
-PLACES: Final = ("shards",)
-"""Options that are URLs or paths of folders, which need not be there yet."""
-HERE_FROM: Final = "./"
-"""What a kept path among them begins with, which no other name does."""
 ENGINES: Final = ("local", "ray")
+RESULT: Final = "result"
+"""Where in its folder the result of a job lies that has other things to show beside it."""
 
 Workers = Annotated[
     int | None,
@@ -81,11 +70,6 @@ def in_context(run: Callable[..., None]) -> Callable[..., None]:
     command.__annotations__ = {p.name: p.annotation for p in mine}
     command.__doc__, command.__name__ = run.__doc__, run.__name__
     return command
-
-
-def folding(context: Any) -> bool:
-    """Whether the command at hand is to fold what is there, and measure nothing."""
-    return bool(context.meta.get(FOLDING))
 
 
 def worker_threads(threads: int | None, workers: int | None) -> int | None:
@@ -143,7 +127,7 @@ def run_analysis(
     Raises:
         InterpError: as `interp.batch.job.run_job`.
     """
-    from interp.batch.analysis_task import WHOLE, AnalysisTask
+    from interp.batch.analysis_task import AnalysisTask
     from interp.batch.job import run_job
 
     out, workers = shown["out"], shown["workers"]
@@ -153,19 +137,68 @@ def run_analysis(
     hooked = load_model(shown["model"], **loading)
     choice = model_choice(shown["model"], **{name: x for name, x in loading.items() if name != "threads"})
     own = AnalysisTask(model=hooked, analysis=kind, settings=settings, choices=choices or {}, choice=choice, made=made)
-    name = f"{kind} {hooked.source.name}"
-    quiet, measure = shown["quiet"], not folding(context)
+    quiet = shown["quiet"]
     if engine is None:
-        # In this process each part counts its own steps, which says more than how many parts are done.
-        with counting_parts(quiet=quiet) as count, watching(name, as_json=False, quiet=True) as watcher:
+        return _run_here(context, own, out, quiet)
+    with watching(_title(own), as_json=False, quiet=quiet) as watcher:
+        return run_job(own, out, engine=engine, watch=remembering(context, out, watcher), measure=not folding(context))
 
-            def step(part: str, done: int, total: int) -> None:
-                count(name if part == WHOLE else part, done, total)
 
-            own = replace(own, say=step)
-            return run_job(own, out, watch=remembering(context, out, watcher), measure=measure)
-    with watching(name, as_json=False, quiet=quiet) as watcher:
-        return run_job(own, out, engine=engine, watch=remembering(context, out, watcher), measure=measure)
+def run_kept(
+    context: Any,
+    hooked: HookedModel,
+    kind: str,
+    settings: Mapping[str, Any],
+    measure: Callable[[Path, Say], Result],
+    *,
+    out: Path,
+    quiet: bool,
+    result: str = "",
+) -> Result:
+    """Run an analysis that keeps its own finished steps as a job of one part, in this process: killed, it goes on behind the last of them.
+
+    Args:
+        context: of the command.
+        hooked: the model.
+        kind: of the result.
+        settings: all that the numbers depend on beside the model.
+        measure: (folder for the steps, say) -> the result; the folder belongs to this plan alone.
+        out: folder of the job.
+        quiet: show no progress.
+        result: where in it the finished result is.
+
+    Raises:
+        InterpError: as `interp.batch.job.run_job`.
+    """
+    from interp.batch.analysis_task import AnalysisTask, alone
+    from interp.batch.plan import plan_key
+    from interp.batch.result import steps_folder
+
+    def run(_model: HookedModel, say: Say) -> Result:
+        return measure(steps_folder(out, plan_key(task.record())), say)
+
+    plain = json.loads(json.dumps(settings))  # as they will be read again: no tuples
+    task = AnalysisTask(model=hooked, analysis=kind, settings=plain, made=alone(run, result))
+    return _run_here(context, task, out, quiet)
+
+
+def _run_here(context: Any, task: AnalysisTask, out: Path, quiet: bool) -> Result:
+    """Run an analysis in this process: each part counts its own steps, which says more than how many parts are done."""
+    from interp.batch.analysis_task import WHOLE
+    from interp.batch.job import run_job
+
+    name = _title(task)
+    with counting_parts(quiet=quiet) as count, watching(name, as_json=False, quiet=True) as watcher:
+
+        def step(part: str, done: int, total: int) -> None:
+            count(name if part == WHOLE else part, done, total)
+
+        own = replace(task, say=step)
+        return run_job(own, out, watch=remembering(context, out, watcher), measure=not folding(context))
+
+
+def _title(task: AnalysisTask) -> str:
+    return f"{task.kind} {task.model.source.name}"
 
 
 def analysis_job(kind: str) -> Callable[[Callable[..., Mapping[str, Any]]], Callable[..., None]]:
@@ -196,12 +229,15 @@ def single_analysis(kind: str) -> Callable[[Callable[..., Callable[..., Result]]
 
     def decorate(read: Callable[..., Callable[..., Result]]) -> Callable[..., None]:
         def run(context: Any, given: dict[str, Any], shown: dict[str, Any]) -> Result:
-            from interp.batch.analysis_task import whole
+            from interp.batch.analysis_task import WHOLE, alone
 
             measure = read(**given)
-            if not (shown["out"] / "parts").is_dir():  # a job's folder is judged by the job
-                check_out(shown["out"], kind)
-            return run_analysis(context, kind, given, shown={**HERE, **shown}, made=whole(measure, {}))
+            check_job(shown["out"], kind)
+
+            def alone_here(model: HookedModel, say: Say) -> Result:
+                return measure(model, progress=lambda done, total: say(WHOLE, done, total))
+
+            return run_analysis(context, kind, given, shown={**HERE, **shown}, made=alone(alone_here))
 
         return _command(read, run, {"quiet": JOB["quiet"]})
 
@@ -235,6 +271,23 @@ def _command(
     return with_options(command, own, {**first, **SHARED, **added})
 
 
+def check_job(out: Path, kind: str, result: str = "") -> None:
+    """Refuse a folder that holds something other than a result of this kind, before a model is loaded; a job's own folder the job judges.
+
+    Args:
+        out: folder of the job.
+        kind: of the result.
+        result: where in it the finished result is.
+
+    Raises:
+        OutputError: it does.
+    """
+    from interp.batch.result import PARTS
+
+    if not (out / PARTS).is_dir():
+        check_out(out / result, kind)
+
+
 def _devices(device: str) -> tuple[str, ...]:
     """Every device of a kind that was named without a number, so that each worker gets its own."""
     if device != "cuda":
@@ -261,83 +314,3 @@ def model_choice(
         revision=revision,
         offline=offline,
     )
-
-
-def remembering(context: Any, out: Path, watcher: Watcher) -> Watcher:
-    """A watcher that also keeps the command at hand in the job's folder (`out`), once the job has taken the folder."""
-    if FOLDING in context.meta:
-        return watcher  # it is the one that is kept there
-    words, given = context.command_path.split()[1:], dict(context.params)
-
-    def watch(event: Event) -> None:
-        if event.kind == "plan":
-            _keep(out, event.key, words, given)
-        watcher(event)
-
-    return watch
-
-
-def command_again(folder: Path) -> tuple[list[str], dict[str, Any]]:
-    """The words and options of the command that began a job, with `folder` as where its results go.
-
-    Raises:
-        OutputError: the folder holds no job that a command began.
-        CorruptFileError: the file is damaged.
-    """
-    path = _command_file(folder)
-    if not path.exists() and _command_file(folder.parent) == folder.parent / COMMAND:
-        raise OutputError(f"{folder} is that of one of several models; give the folder of all of them, {folder.parent}")
-    if not path.exists():
-        raise OutputError(
-            f"{folder} holds no job that a command began ({path.relative_to(folder)} is missing); call the same Python function again to go on"
-        )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: Path(os.path.normpath(folder / relative)) for name, relative in record["files"].items()}
-        named = {name: _each(value, lambda x: _found(x, folder)) for name, value in record["named"].items()}
-        options = record["options"] | named | files
-        return list(record["words"]), options | {OUT: folder}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptFileError(
-            f"{path.name} cannot be read ({error}); run the command that began the job again"
-        ) from error
-
-
-def _command_file(folder: Path) -> Path:
-    """Where the command of a job is kept, or of the jobs of several models."""
-    from interp.batch.result import MODELS_FILE, PARTS
-
-    return folder / COMMAND if (folder / MODELS_FILE).exists() else folder / PARTS / COMMAND
-
-
-def _keep(out: Path, key: str, words: list[str], given: Mapping[str, Any]) -> None:
-    """Write the command, whole or not at all, unless one that began the same plan is there."""
-    from interp.batch.files import read_json, write_json
-
-    path = _command_file(out)
-    if path.exists() and read_json(path).get("key") == key:
-        return
-    files = {name: value for name, value in given.items() if isinstance(value, Path) and name != OUT}
-    named = {name: _each(given[name], lambda x: _named(x, out)) for name in NAMES if given.get(name)}
-    places = {name: str(given[name]).removeprefix("file://") for name in PLACES if given.get(name)}
-    named |= {name: x if "://" in x else _relative(x, out) for name, x in places.items()}
-    rest = {name: value for name, value in given.items() if name not in {OUT, *files, *named}}
-    paths = {name: os.path.relpath(value, out) for name, value in files.items()}
-    write_json(path, {"key": key, "words": words, "files": paths, "named": named, "options": rest})
-
-
-def _each(value: Any, change: Callable[[str], str]) -> Any:
-    """A changed text, or a list of them."""
-    return change(value) if isinstance(value, str) else [change(one) for one in value]
-
-
-def _named(name: str, out: Path) -> str:
-    return _relative(name, out) if os.path.exists(name) else name
-
-
-def _relative(path: str, out: Path) -> str:
-    return f"{HERE_FROM}{os.path.relpath(path, out)}"
-
-
-def _found(name: str, folder: Path) -> str:
-    return os.path.normpath(folder / name) if name.startswith(HERE_FROM) else name

@@ -13,15 +13,14 @@ from interp.cli.jobs import (
     EngineName,
     Patience,
     Workers,
-    folding,
     in_context,
     model_choice,
     open_engine,
-    remembering,
     worker_threads,
 )
 from interp.cli.options import load_model, number_list, word_list
 from interp.cli.progress import watching
+from interp.cli.remembered import folding, remembering
 from interp.cli.summary import print_summary
 from interp.cli.texts import (
     Chat,

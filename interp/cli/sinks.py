@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from interp.cli.analysis import Model, Out, Quiet, Seed, check_out, loading
+from interp.cli.analysis import Model, Out, Quiet, Seed, loading
 from interp.cli.console import print_table, say
-from interp.cli.counting import counting
-from interp.cli.jobs import analysis_job
+from interp.cli.jobs import RESULT, analysis_job, check_job, in_context, run_kept
 from interp.cli.options import load_model, number_list, one_of
 from interp.cli.texts import read_text
+
+if TYPE_CHECKING:
+    from interp.batch.analysis_task import Say
+    from interp.results import Result
 
 
 @analysis_job("sinks")
@@ -33,6 +38,7 @@ def report(
 
 
 def streaming(
+    ctx: Any,
     model: Model,
     out: Out,
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens of each piece of text.")] = 4096,
@@ -51,15 +57,20 @@ def streaming(
     quiet: Quiet = False,
     **loading: Any,
 ) -> None:
-    """Perplexity of long texts with the first keys kept, lost or replaced (Xiao et al. 2024). Resumable."""
+    """Perplexity of long texts with the first keys kept, lost or replaced (Xiao et al. 2024). A job: resumable."""
     from interp.sinks.streaming_loss import BEYOND, streaming_loss
 
     wanted = number_list(sinks, "--sinks") or []
-    check_out(out / "result", "sinks.streaming")
-    hooked = load_model(model, **loading)
     texts = [read_text(file) for file in text] if text else None
-    with counting("policies", quiet=quiet) as progress:
-        result = streaming_loss(
+    check_job(out, "sinks.streaming", RESULT)
+    hooked = load_model(model, **loading)
+    settings = {
+        "tokens": tokens, "pieces": pieces, "size": size, "sinks": wanted, "newline": newline, "seed": seed,
+        "texts_sha256": None if texts is None else [hashlib.sha256(x.encode()).hexdigest() for x in texts],
+    }  # fmt: skip
+
+    def run(steps: Path, say: Say) -> Result:
+        return streaming_loss(
             hooked,
             texts=texts,
             tokens=tokens,
@@ -68,10 +79,11 @@ def streaming(
             sinks=wanted,
             newline="\n" if newline is None else newline,
             seed=seed,
-            folder=out / "parts",
-            progress=progress,
+            folder=steps,
+            progress=partial(say, "policies"),
         )
-    result.save(out / "result")
+
+    result = run_kept(ctx, hooked, "sinks.streaming", settings, run, out=out, quiet=quiet, result=RESULT)
     if not quiet:
         table: Any = result.table[result.table["bucket"] == BEYOND]
         columns = ("policy", "perplexity", "95 % interval", "times full", "95 % interval of that")
@@ -87,7 +99,7 @@ def streaming(
         ]
         title = f"{hooked.source.name}: perplexity of rows {size} to {tokens - 2}, {pieces} pieces"
         print_table(title, columns, rows, numbers=columns[1:])
-        say(f"table by position, arrays and manifest lie in {out / 'result'}")
+        say(f"table by position, arrays and manifest lie in {out / RESULT}")
 
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Attention sinks.")
@@ -99,4 +111,4 @@ def _sinks() -> None:
 
 
 app.command()(report)
-app.command()(loading(streaming))
+app.command()(in_context(loading(streaming)))

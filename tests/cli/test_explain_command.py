@@ -98,7 +98,8 @@ def test_streaming_losses(tmp_path: Path) -> None:
     for policy in saved.manifest["policies"]:
         assert policy in ran.stdout
     assert [trace.name for trace in saved.plot().data] == saved.manifest["policies"]
-    assert len(json.loads((tmp_path / "a" / "parts" / "streaming_loss.json").read_text())["cells"]) == 12
+    (ledger,) = (tmp_path / "a" / "parts").glob("steps-*/streaming_loss.json")
+    assert len(json.loads(ledger.read_text())["cells"]) == 12
 
 
 def test_a_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
