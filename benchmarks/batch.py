@@ -1,6 +1,6 @@
 """Scans by several processes beside one, and the memory of a long scan, in one run.
 
-    python benchmarks/batch.py --long 0 [--tokens 16384] [--ray] [--out data/results/batch]
+    python benchmarks/batch.py --long 0 [--tokens 16384] [--ray] [--rounds 2] [--out data/results/batch]
     python benchmarks/batch.py --tokens 0 [--long 200000] [--out data/results/batch_memory]
 
 Speed: the same scan of the default model over the project's corpus, in this process with 1 and with 2 threads, and by 1 and 2 worker processes of
@@ -37,11 +37,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16 * CONTEXT)
     parser.add_argument("--long", type=int, default=200_000)
     parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--rounds", type=int, default=2, help="of the speeds; their ratios are of one round each")
     parser.add_argument("--out", type=Path, help="also write OUT.csv and OUT.manifest.json")
     options = parser.parse_args()
     since = recorded.started()
     with tempfile.TemporaryDirectory() as name:
-        rows = speeds(options.model, options.tokens, options.ray, Path(name)) if options.tokens else []
+        rows = []
+        for number in range(options.rounds if options.tokens else 0):
+            found = speeds(options.model, options.tokens, options.ray, Path(name) / str(number))
+            rows += [{**row, "round": number} for row in found]
         rows += [memory(options.model, options.long, Path(name))] if options.long else []
     if options.out:
         recorded.write(options.out, rows, since, model=options.model, context=CONTEXT)

@@ -10,7 +10,7 @@ import typer
 
 from interp.cli.analysis import Model, Out, Quiet, Seed, Top, check_out, print_top
 from interp.cli.console import say
-from interp.cli.jobs import RESULT, check_job, run_kept
+from interp.cli.jobs import RESULT, check_job, run_alone
 from interp.cli.options import load_model, number_list, one_of
 from interp.errors import OptionError
 
@@ -64,7 +64,7 @@ def gates(
         return train_gates(hooked, steps / "training", training, control=against, progress=partial(say, "gates"))
 
     settings = {**asdict(training), "control": control}
-    result = run_kept(ctx, hooked, "heads.streaming", settings, run, out=out, quiet=quiet, result=RESULT)
+    result = run_alone(ctx, hooked, "heads.streaming", settings, run, out=out, quiet=quiet, result=RESULT)
     write_gates(out / "training", result.arrays["gates"], {**_config(result), **asdict(training)})
     if not quiet:
         print_top(result, top)

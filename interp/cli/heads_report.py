@@ -15,7 +15,7 @@ import typer
 from interp.cli.analysis import Model, Out, Quiet, Seed, load_like
 from interp.cli.console import print_table, say
 from interp.cli.counting import counting
-from interp.cli.jobs import RESULT, EngineName, Patience, Workers, check_job, run_analysis, run_kept
+from interp.cli.jobs import RESULT, EngineName, Patience, Workers, check_job, run_analysis, run_alone
 from interp.cli.options import load_model, number_list, one_of, word_list
 from interp.errors import OptionError
 
@@ -126,7 +126,7 @@ def confirm(
         return measure(hooked, heads, kinds=ways, draws=draws, seed=seed, folder=steps, progress=progress)
 
     settings = {"heads": heads, "kinds": ways, "draws": draws, "seed": seed}
-    result = run_kept(ctx, hooked, "heads.confirm", settings, run, out=place, quiet=quiet)
+    result = run_alone(ctx, hooked, "heads.confirm", settings, run, out=place, quiet=quiet)
     path = write_atlas(folder)
     if not quiet:
         columns = ("label", "kind", "metric", "base", "ablated", "random heads", "harm", "harm of random")
@@ -192,7 +192,7 @@ def causal(
 
     ranked = [(layer, head) for layer, head, _ in ranking.top(hooked.layers * hooked.heads)]
     settings = {"ranking": ranked, "k": counts, "kind": way, "length": length, "draws": draws, "seed": seed}
-    result = run_kept(ctx, hooked, "heads.causal_retrieval", settings, run, out=place, quiet=quiet)
+    result = run_alone(ctx, hooked, "heads.causal_retrieval", settings, run, out=place, quiet=quiet)
     if not quiet:
         base = result.table["base"].iloc[0]
         rows = [
@@ -254,7 +254,7 @@ def deploy(
         "share": share, "sinks": sinks, "window": window, "group": chosen, "length": length, "tokens": tokens, "samples": samples,
         "draws": draws, "seed": seed,
     }  # fmt: skip
-    result = run_kept(ctx, hooked, "heads.deployment", settings, run, out=out, quiet=quiet, result=RESULT)
+    result = run_alone(ctx, hooked, "heads.deployment", settings, run, out=out, quiet=quiet, result=RESULT)
     if not quiet:
         columns = ("metric", "full attention", "streaming heads", "random heads", "all heads stream")
         rows = [

@@ -21,7 +21,7 @@ from interp.cli.remembered import folding, remembering
 from interp.errors import OptionError
 
 if TYPE_CHECKING:
-    from interp.batch.analysis_task import Analysis, AnalysisTask, Say
+    from interp.batch.analysis_task import AnalysisTask, Say
     from interp.batch.task import Engine, ModelChoice
     from interp.models.hooked import HookedModel
     from interp.results import Result
@@ -50,8 +50,6 @@ JOB: Final[dict[str, tuple[Any, Any]]] = {
     "quiet": (Quiet, False),
 }
 """Options of an analysis that workers can run: option -> its annotation and default."""
-HERE: Final[dict[str, Any]] = {"workers": None, "engine": "local", "patience": None}
-"""Their values where no workers can run it."""
 
 
 def in_context(run: Callable[..., None]) -> Callable[..., None]:
@@ -112,17 +110,15 @@ def run_analysis(
     *,
     choices: Mapping[str, Any] | None = None,
     shown: Mapping[str, Any],
-    made: Analysis | None = None,
 ) -> Result:
     """Run an analysis as a job, with the model, folder, workers and ways of showing progress that the command was given.
 
     Args:
         context: of the command.
-        kind: of the result.
+        kind: of the result, one of `interp.batch.analysis_task.ANALYSES`.
         settings: all that the numbers depend on beside the model.
         choices: what only the last step looks at.
         shown: the values of the options of `JOB` and of `interp.cli.analysis.LOADING`, MODEL and --out.
-        made: how it is made; None for one of `interp.batch.analysis_task.ANALYSES`.
 
     Raises:
         InterpError: as `interp.batch.job.run_job`.
@@ -136,7 +132,7 @@ def run_analysis(
     engine = open_engine(shown["engine"], workers, loading["device"], shown["patience"])
     hooked = load_model(shown["model"], **loading)
     choice = model_choice(shown["model"], **{name: x for name, x in loading.items() if name != "threads"})
-    own = AnalysisTask(model=hooked, analysis=kind, settings=settings, choices=choices or {}, choice=choice, made=made)
+    own = AnalysisTask(model=hooked, analysis=kind, settings=settings, choices=choices or {}, choice=choice)
     quiet = shown["quiet"]
     if engine is None:
         return _run_here(context, own, out, quiet)
@@ -144,7 +140,7 @@ def run_analysis(
         return run_job(own, out, engine=engine, watch=remembering(context, out, watcher), measure=not folding(context))
 
 
-def run_kept(
+def run_alone(
     context: Any,
     hooked: HookedModel,
     kind: str,
@@ -155,7 +151,7 @@ def run_kept(
     quiet: bool,
     result: str = "",
 ) -> Result:
-    """Run an analysis that keeps its own finished steps as a job of one part, in this process: killed, it goes on behind the last of them.
+    """Run an analysis as a job of one part, in this process; one that keeps its own finished steps goes on behind the last of them when killed.
 
     Args:
         context: of the command.
@@ -229,15 +225,17 @@ def single_analysis(kind: str) -> Callable[[Callable[..., Callable[..., Result]]
 
     def decorate(read: Callable[..., Callable[..., Result]]) -> Callable[..., None]:
         def run(context: Any, given: dict[str, Any], shown: dict[str, Any]) -> Result:
-            from interp.batch.analysis_task import WHOLE, alone
+            from interp.batch.analysis_task import WHOLE
 
             measure = read(**given)
-            check_job(shown["out"], kind)
+            out = shown["out"]
+            check_job(out, kind)
+            hooked = load_model(shown["model"], **{name: shown[name] for name in LOADING})
 
-            def alone_here(model: HookedModel, say: Say) -> Result:
-                return measure(model, progress=lambda done, total: say(WHOLE, done, total))
+            def whole(_steps: Path, say: Say) -> Result:
+                return measure(hooked, progress=lambda done, total: say(WHOLE, done, total))
 
-            return run_analysis(context, kind, given, shown={**HERE, **shown}, made=alone(alone_here))
+            return run_alone(context, hooked, kind, given, whole, out=out, quiet=shown["quiet"])
 
         return _command(read, run, {"quiet": JOB["quiet"]})
 

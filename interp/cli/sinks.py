@@ -11,7 +11,7 @@ import typer
 
 from interp.cli.analysis import Model, Out, Quiet, Seed, loading
 from interp.cli.console import print_table, say
-from interp.cli.jobs import RESULT, analysis_job, check_job, in_context, run_kept
+from interp.cli.jobs import RESULT, analysis_job, check_job, in_context, run_alone
 from interp.cli.options import load_model, number_list, one_of
 from interp.cli.texts import read_text
 
@@ -83,7 +83,7 @@ def streaming(
             progress=partial(say, "policies"),
         )
 
-    result = run_kept(ctx, hooked, "sinks.streaming", settings, run, out=out, quiet=quiet, result=RESULT)
+    result = run_alone(ctx, hooked, "sinks.streaming", settings, run, out=out, quiet=quiet, result=RESULT)
     if not quiet:
         table: Any = result.table[result.table["bucket"] == BEYOND]
         columns = ("policy", "perplexity", "95 % interval", "times full", "95 % interval of that")
