@@ -6,8 +6,8 @@
 Only a process of its own sees FOLDER. Every tool writes the same planted head into a file, as its own documentation says; a browser without
 network opens it. "open" is from the address to the first picture (a canvas, a drawing or a table in sight) with the page idle; "making" is the
 time in Python, the library's import not counted. All pages are opened in turn in every round, so that what slows the machine down slows all of them;
-those that take more than 5 s in the first 2 rounds only, and one that shows nothing once. The peers put every weight into the page; ours puts an overview and one region of exact cells
-there, and gets the rest on demand from Python: see "bytes".
+those that take more than 5 s in the first 2 rounds only, and one that shows nothing once. The peers put every weight into the page; ours puts an
+overview and one region of exact cells there, and gets the rest on demand from Python: see "bytes".
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import typer
 from interp.cli.analysis import Model, Out, Quiet, Seed, load_like
 from interp.cli.console import print_table, say
 from interp.cli.counting import counting
-from interp.cli.jobs import RESULT, EngineName, Patience, Workers, check_job, run_analysis, run_alone
+from interp.cli.jobs import RESULT, EngineName, Patience, Workers, check_job, run_alone, run_analysis
 from interp.cli.options import load_model, number_list, one_of, word_list
 from interp.errors import OptionError
 

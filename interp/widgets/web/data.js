@@ -1,7 +1,9 @@
 // The report's one block of data, decoded: typed arrays per statistic, and the colour table shared with Python.
 
 export function bytes(text) {
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const letters = atob(text), found = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) found[i] = letters.charCodeAt(i);
+  return found;
 }
 
 // A column is a number (the same for every head), a list, or base64 of little-endian float32.

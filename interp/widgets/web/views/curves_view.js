@@ -1,5 +1,5 @@
 // CurvesView: charts of lines over steps, positions or models, what they say at a place, and their numbers as tables.
-import { el, number } from "../dom.js";
+import { el, grouped, number } from "../dom.js";
 import { bytes } from "../data.js";
 import { floats } from "./requests.js";
 import { createFrame, labelled, onKeys } from "./frame.js";
@@ -80,7 +80,7 @@ export function mountCurvesView(model, root) {
     const rows = places.map((i) => el("tr", {}, el("th", { scope: "row", text: c.labels.length ? c.labels[i] : number(c.x[i], 6) }), ...c.lines.map((line, j) =>
       el("td", { text: `${number(c.values[j][i])}${Number.isNaN(c.low[j][i]) ? "" : ` (${number(c.low[j][i])} to ${number(c.high[j][i])})`}` }))));
     const whole = el("table", { "aria-label": c.title }, el("thead", {}, el("tr", {}, el("th", { scope: "col", text: c.xTitle }), ...heads)), el("tbody", {}, ...rows));
-    const cut = count < c.of ? `${count} of ${c.of.toLocaleString("en-US")} places` : "";
+    const cut = count < c.of ? `${count} of ${grouped(c.of)} places` : "";
     return el("details", { class: "iv-numbers", open: !c.drawn }, el("summary", { text: `${c.drawn ? "numbers of " : ""}${c.title}${cut ? `: ${cut}` : ""}` }), el("div", { class: "iv-scroll" }, whole));
   }
 

@@ -1,5 +1,5 @@
 // NeedleGrid: length by depth. Arrows move, Enter locks a cell, PageUp and PageDown change what is shown, Esc lets go of cell and head.
-import { el, number, place } from "../dom.js";
+import { el, grouped, number, place } from "../dom.js";
 import { bytes, colour, colourIndex, gradient } from "../data.js";
 import { floats } from "./requests.js";
 import { NOWHERE, createChoice, createFrame, labelled, onKeys } from "./frame.js";
@@ -29,7 +29,7 @@ export function mountNeedleGrid(model, root) {
   const rowOf = (j) => el("div", { class: "iv-needle-row", role: "row" }, el("span", { class: "iv-axis", role: "rowheader", text: `depth ${needlePercent(depths[j])}` }),
     ...lengths.map((_, i) => cells[at(i, j)]));
   const foot = el("div", { class: "iv-needle-row", "aria-hidden": "true" }, el("span", { class: "iv-axis", text: "tokens" }),
-    ...lengths.map((length) => el("span", { class: "iv-axis", text: length.toLocaleString("en-US") })));
+    ...lengths.map((length) => el("span", { class: "iv-axis", text: grouped(length) })));
   const grid = el("div", { class: "iv-needles", role: "grid", "aria-rowcount": depths.length, "aria-colcount": lengths.length }, ...depths.map((_, j) => rowOf(j)), foot);
   const ends = [el("span", { text: "0" }), el("span"), el("span")], what = el("span", { class: "iv-small" });
   frame.body.append(el("div", { class: "iv-tools" }, measure.box, layers.length ? labelled("head", picker) : null), el("div", { class: "iv-scroll" }, grid),

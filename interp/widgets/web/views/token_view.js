@@ -1,5 +1,5 @@
 // TokenView: the text; what a token looks at (or what looks at it) is shaded. Arrows move, Enter locks, d turns the direction, / finds, Esc lets go.
-import { el, number, place, token } from "../dom.js";
+import { el, grouped, number, place, token } from "../dom.js";
 import { floats } from "./requests.js";
 import { NOWHERE, createChoice, createFrame, labelled, onKeys } from "./frame.js";
 import { createText, unpackTokens } from "./token_text.js";
@@ -92,11 +92,11 @@ export function mountTokenView(model, root) {
   function tell({ layer, head, at }, answer, weights) {
     const name = `layer ${layer}, head ${head}: token ${at} “${token(tokens[at])}”`;
     const named = weights.reduce((a, b) => a + b, 0);
-    const others = `${answer.others.toLocaleString("en-US")} other${answer.others === 1 ? "" : "s"}`;
+    const others = `${grouped(answer.others)} other${answer.others === 1 ? "" : "s"}`;
     sum.textContent = `rest: ${number(answer.rest)} on ${others}`;
     frame.read(direction === "sources"
       ? `${name} looks at ${weights.length} token${weights.length === 1 ? "" : "s"} with ${number(named)} of ${number(answer.total)}; ${others} share ${number(answer.rest)}`
-      : `${name} receives ${number(answer.total)} rows’ worth of ${tokens.length.toLocaleString("en-US")}; the ${weights.length} named give ${number(named)}`);
+      : `${name} receives ${number(answer.total)} rows’ worth of ${grouped(tokens.length)}; the ${weights.length} named give ${number(named)}`);
   }
 
   // Every place where the words stand, also across tokens; #12 is token 12.
@@ -116,13 +116,13 @@ export function mountTokenView(model, root) {
       }
     }
     text.mark({ found: new Set(found) });
-    counted.textContent = words ? `${found.length.toLocaleString("en-US")} found` : "";
+    counted.textContent = words ? `${grouped(found.length)} found` : "";
   }
   let turnOf = -1;
   const next = (step) => {
     if (!found.length) return;
     turnOf = (turnOf + step + found.length) % found.length;
-    counted.textContent = `${turnOf + 1} of ${found.length.toLocaleString("en-US")}`;
+    counted.textContent = `${turnOf + 1} of ${grouped(found.length)}`;
     move(found[turnOf]);
   };
 
@@ -171,7 +171,7 @@ export function mountTokenView(model, root) {
     if (answer === null) return;
     if (answer.error) { frame.note(answer.error); frame.settle(); return; }
     tokens = unpackTokens(...answer.buffers);
-    text.list.setAttribute("aria-label", `tokens of the text, ${tokens.length.toLocaleString("en-US")}`);
+    text.list.setAttribute("aria-label", `tokens of the text, ${grouped(tokens.length)}`);
     text.fill(tokens);
     const { q, k } = model.get("selection");
     if (q === null && inside(k) !== null) direction = "readers";
