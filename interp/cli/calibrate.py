@@ -62,6 +62,9 @@ def calibrate(
         raise OptionError(f"--heads must be a number from 1 on, or all; got {heads!r}")
     at = number_list(layers, "--layers")
     check_out(out / "result", "calibration")
+    from interp.batch.folder import prepare
+    from interp.batch.lock import locked
+    from interp.batch.result import PARTS
     from interp.calibration.methods import act
     from interp.calibration.report import calibrate as measure
     from interp.calibration.saved import save_calibration
@@ -73,7 +76,7 @@ def calibrate(
     if hooked.tokenizer is None:
         raise InputDataError("the tasks are text, and this model came without a tokenizer")
     made = TASKS[task](hooked.tokenizer, seed=seed, **({} if prompts is None else {"prompts": prompts}))
-    with counting_parts(quiet=quiet) as progress:
+    with locked(prepare(out)), counting_parts(quiet=quiet) as progress:
         result = measure(
             hooked,
             made,
@@ -83,7 +86,7 @@ def calibrate(
             selection=rule,
             draws=draws,
             seed=seed,
-            folder=out / "parts",
+            folder=out / PARTS,
             progress=progress,
         )
     result.save(out / "result")

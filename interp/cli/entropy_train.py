@@ -38,6 +38,8 @@ def train(
 
     import torch
 
+    from interp.batch.files import make_folder
+    from interp.batch.lock import locked
     from interp.display import plot
     from interp.entropy.experiments.config import Experiment
     from interp.entropy.experiments.sweep import run_experiment
@@ -49,7 +51,8 @@ def train(
         experiment = replace(experiment, seeds=experiment.seeds[:seeds])
     if threads is not None:
         torch.set_num_threads(threads)
-    with counting_parts(quiet=quiet) as progress:
+    make_folder(out)
+    with locked(out), counting_parts(quiet=quiet) as progress:
         table = run_experiment(experiment, out, progress=progress)
     if "softmax" in experiment.attentions:  # the others have no entropy
         plot("entropy.training", out).write_html(out / "curves.html", include_plotlyjs=True)

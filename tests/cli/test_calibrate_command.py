@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
+from interp.batch.lock import locked
 from interp.cli.main import app
 from interp.results import Result
 
@@ -80,3 +81,11 @@ def test_a_method_that_changes_nothing_says_so(tmp_path: Path) -> None:
     found = Result.load(tmp_path / "d" / "result").manifest
     assert found["settings"]["calibration"]["detection"] == "code"
     assert found["moved"] > moved
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    with locked(tmp_path / "parts"):
+        ran = interp("calibrate", "tiny/llama", *QUICK, "--out", tmp_path)
+    assert (ran.exit_code, "another process" in ran.stderr) == (1, True)
+    assert not (tmp_path / "result").exists()

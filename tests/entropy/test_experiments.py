@@ -239,12 +239,17 @@ def test_a_language_model_is_trained_with_sinks_measured(tmp_path: Path, monkeyp
 def test_the_command_trains_prints_and_refuses_in_words(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
+    from interp.batch.lock import locked
     from interp.cli.main import app
 
     config = tmp_path / "x.toml"
     settings = {k: v for k, v in tiny_experiment().record().items() if k != "conditions"}
     config.write_text("\n".join(f"{k} = {json.dumps(v)}" for k, v in settings.items()))
     command = ["entropy", "train", str(config), "--out", str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"):
+        busy = CliRunner().invoke(app, command)
+    assert (busy.exit_code, "another process" in busy.stderr) == (1, True)
     done = CliRunner().invoke(app, [*command, "--json"])
     assert done.exit_code == 0, done.output
     row = json.loads(done.stdout.splitlines()[-1])
