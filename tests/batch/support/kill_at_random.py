@@ -1,4 +1,4 @@
-"""Kills a scan with SIGKILL at random moments until it is done, many times over; prints one JSON line per scan.
+"""Kills a scan with SIGKILL at random moments until it is done, first behind a random shard, many times over; prints one JSON line per scan.
 
 A process of its own, because it forks: the model is loaded once here, and each scan runs in a child that has it already. torch may not have
 started threads before a fork, so this parent runs no model.
@@ -14,6 +14,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -38,10 +39,14 @@ def start(model: HookedModel, out: Path) -> int:
     os._exit(0)
 
 
-def ended(child: int, seconds: float) -> int | None:
-    """The exit status of a child that ends within some time, or None."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+def finished(out: Path) -> int:
+    """Shards that are there."""
+    return len(list(out.glob("parts/[0-9]*.parquet")))
+
+
+def ended(child: int, enough: Callable[[], bool]) -> int | None:
+    """The exit status of a child that ends before it is enough, or None."""
+    while not enough():
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             return os.waitstatus_to_exitcode(status)
@@ -57,7 +62,7 @@ def main(folder: Path, scans: int, seed: int) -> None:
     # Timed apart: the first scan of a machine also builds kernels, and kills spread over that time would all come late.
     begun = time.monotonic()
     os.waitpid(start(model, folder / "timed"), 0)
-    whole = time.monotonic() - begun
+    whole, shards = time.monotonic() - begun, finished(folder / "reference")
     print(json.dumps({"scan": "reference", "status": status}), flush=True)
     for number in range(scans):
         rng = random.Random(seed + number)
@@ -65,14 +70,19 @@ def main(folder: Path, scans: int, seed: int) -> None:
         kills, states, patience = 0, [], 0.6 * whole
         while True:
             child = start(model, out)
-            # More patience after each kill: the time for loading what is there must not be the end of all progress.
-            status = ended(child, rng.uniform(0.0, patience))
+            if kills == 0:  # in the middle for certain, however fast or slow the machine is at the moment
+                wanted = rng.randrange(1, shards)
+                status = ended(child, lambda out=out, wanted=wanted: finished(out) >= wanted)
+            else:
+                # More patience after each kill: the time for loading what is there must not be the end of all progress.
+                until = time.monotonic() + rng.uniform(0.0, patience)
+                status = ended(child, lambda until=until: time.monotonic() >= until)
             if status is not None:
                 break
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             kills, patience = kills + 1, patience * 1.1
-            states.append(len(list(out.glob("parts/[0-9]*.parquet"))))
+            states.append(finished(out))
         print(json.dumps({"scan": out.name, "status": status, "kills": kills, "shards_at_kills": states}), flush=True)
 
 

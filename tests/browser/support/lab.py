@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,6 +96,20 @@ class Lab:
     def printed(self, cell: int) -> str:
         """What a cell printed."""
         return "".join("".join(o["text"]) for o in self.outputs(cell) if o.get("output_type") == "stream")
+
+    def hears(self, cell: int, words: str, seconds: float = 30.0) -> None:
+        """Run a cell until it prints these words.
+
+        A click is heard in its own time: JupyterLab sends what widgets say to a subshell beside the one that runs cells.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            self.run(cell)
+            printed = self.printed(cell).strip()
+            if printed == words or time.monotonic() > until:
+                break
+            time.sleep(0.1)
+        assert printed == words
 
     def restart(self) -> None:
         """Restart the kernel without asking."""

@@ -55,5 +55,4 @@ def test_an_induction_head_is_found_and_ablated_by_clicks(lab: Any) -> None:
     page.wait_for_selector('.iv[aria-label="features of an autoencoder"][data-state="ready"]')
     page.locator("tr[data-feature='11']").click()
     page.wait_for_function("() => document.querySelector('.iv-sae-page .iv-title').textContent === 'feature 11'")
-    lab.run(4)
-    assert lab.printed(4).strip() == "11"
+    lab.hears(4, "11")

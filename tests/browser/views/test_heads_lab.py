@@ -32,5 +32,4 @@ def test_views_of_heads_in_jupyterlab(lab: Any) -> None:
     )
     page.locator('.iv-trial[data-cell="4"]').click()
     page.wait_for_selector('.iv-trial[data-cell="4"].iv-lock')
-    lab.run(4)
-    assert lab.printed(4).strip() == "(256, 0.25) 1 5"
+    lab.hears(4, "(256, 0.25) 1 5")

@@ -29,8 +29,7 @@ def test_views_in_jupyterlab(lab: Any) -> None:
     page.wait_for_selector('.iv[data-state="ready"] .iv-grid')
     page.locator('.iv-cell[data-head="8"]').click()
     page.wait_for_selector('.iv-cell[data-head="8"].iv-lock')
-    lab.run(2)
-    assert lab.printed(2).strip() == "3 2"
+    lab.hears(2, "3 2")
     lab.run(3)
     page.wait_for_selector('.iv[aria-label="attention map"][data-state="ready"]')
     page.locator(".iv-map-ground").focus()

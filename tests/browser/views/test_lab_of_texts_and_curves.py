@@ -35,8 +35,7 @@ def test_texts_and_curves_in_jupyterlab(lab: Any) -> None:
     page.wait_for_selector('.iv[aria-label="tokens of a text"][data-state="ready"]')
     page.locator('.iv-token[data-token="9"]').click()
     page.wait_for_selector('.iv-locked[data-token="9"]')
-    lab.run(2)
-    assert lab.printed(2).strip() == "9 None"
+    lab.hears(2, "9 None")
     page.get_by_role("listbox", name="tokens of the text").focus()
     page.keyboard.press("d")  # twice, JupyterLab would delete the cell
     page.keyboard.press("d")
@@ -49,12 +48,10 @@ def test_texts_and_curves_in_jupyterlab(lab: Any) -> None:
     page.wait_for_selector('.iv[aria-label="entropy of attention heads"][data-state="ready"]')
     curves.locator('.iv-cell[data-head="7"]').click()
     page.wait_for_selector('.iv[aria-label="attention sinks"] .iv-cell[data-head="7"].iv-lock')
-    lab.run(5)
-    assert lab.printed(5).strip() == "1 2 (1, 2) (1, 2)"
+    lab.hears(5, "1 2 (1, 2) (1, 2)")
 
     lab.run(6)
     page.wait_for_selector('.iv[aria-label="curves"][data-state="ready"]')
     page.get_by_text("numbers of entropy", exact=True).click()
     page.get_by_role("table", name="entropy", exact=True).get_by_role("button", name="17.1").click()
-    lab.run(7)
-    assert lab.printed(7).strip() == "(17, 1)"
+    lab.hears(7, "(17, 1)")
