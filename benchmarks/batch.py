@@ -9,8 +9,8 @@ Speed: the same scan of the default model over the project's corpus, in this pro
 Memory: what this process has allocated (anonymous pages, and what of them was swapped out; Linux) after every shard of a long scan. Pages of the
 model's file are not counted: the system takes and gives them as it likes, and each token that was not seen before touches another row of the
 embedding.
-What is allocated wanders by up to 70 MiB from shard to shard: of each tenth of the shards the least counts. Flat means: it grows by less than 2 %
-from the second tenth to the last. Either is left out with 0 tokens.
+What is allocated rises by about 100 MiB until the scan gives back what it freed (`interp.batch.memory`): of each tenth of shards the least counts.
+Flat means: it grows by less than 2 % from the second tenth to the last. Either is left out with 0 tokens.
 """
 
 from __future__ import annotations

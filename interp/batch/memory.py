@@ -1,9 +1,8 @@
 """Freed memory goes back to the system between shards.
 
-glibc keeps what was freed, in pieces between what is still in use, and takes new memory where no piece is large enough: the tensors of a forward pass
-come and go in many sizes, so a process that measures for days holds more than it uses, and how much more differs from run to run. A scan of 200,000
-tokens by the default model used 181.5 MiB of malloc's memory behind its first shard and 181.7 behind its last; what it held lay 110 MiB above that,
-and once rose by 58 MiB on the way (docs/batch.md).
+glibc keeps what was freed, in pieces between what is still in use, and takes new memory where no piece is large enough: the tensors of a forward
+pass come and go in many sizes, so a process that measures for days holds more than it uses. A scan of 200,000 tokens by the default model used
+181.4 MiB of malloc's memory behind its first shard and 181.7 behind its last, and held 110 MiB more than that.
 """
 
 from __future__ import annotations

@@ -56,12 +56,12 @@ def gates(
     check_job(out, "heads.streaming", RESULT)
     hooked = load_model(model, **loading)
 
-    def run(steps: Path, say: Say) -> Result:
+    def run(kept: Path, say: Say) -> Result:
         against = None
         if control:
             other = replace(training, context="shuffled")
-            against = train_gates(hooked, steps / "control", other, progress=partial(say, "gates of the control"))
-        return train_gates(hooked, steps / "training", training, control=against, progress=partial(say, "gates"))
+            against = train_gates(hooked, kept / "control", other, progress=partial(say, "gates of the control"))
+        return train_gates(hooked, kept / "training", training, control=against, progress=partial(say, "gates"))
 
     settings = {**asdict(training), "control": control}
     result = run_alone(ctx, hooked, "heads.streaming", settings, run, out=out, quiet=quiet, result=RESULT)
